@@ -250,7 +250,7 @@ func (d *Decoder) readReasons(c *cursor, t Type, dst []Reason, props *Properties
 	}
 	for len(c.b) > 0 {
 		r := Reason(c.byte("reason code"))
-		if d.Version == V5 && !reasonsOf(t).has(r) || d.Version != V5 && r > 2 && r != UnspecifiedError {
+		if d.Version == V5 && !reasonsOf(t).has(r) || d.Version != V5 && r > 2 && (r != UnspecifiedError || d.Version == V31) {
 			c.fail(malformed("a reason code that " + t.String() + " does not have"))
 		}
 		dst = append(dst, r)
