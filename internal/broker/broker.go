@@ -1,0 +1,190 @@
+// Package broker is where connections meet: organizations, routing, take-over, wills, shared subscriptions and the limits
+// in force. After log-in a connection is handed its Organization and nothing else, so that no code path can take a topic
+// to another organization's tree.
+package broker
+
+import (
+	"context"
+	"crypto/rand"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"cloudsignal/internal/access"
+	"cloudsignal/internal/mqtt"
+	"cloudsignal/internal/session"
+	"cloudsignal/internal/topic"
+	"cloudsignal/internal/transport"
+)
+
+// Authenticator judges log-ins. A refusal is an *access.Refusal.
+type Authenticator interface {
+	Login(ctx context.Context, l access.Login) (*access.Grant, error)
+}
+
+// Config is what a broker needs. Zero values mean the defaults of DefaultLimits, the real time and crypto/rand.
+type Config struct {
+	Authenticator Authenticator
+	Now           func() time.Time
+	Rand          io.Reader // assigned client identifiers
+	Log           *slog.Logger
+	Limits        Limits
+	// RefusalDelay is the time after CONNECT at which every log-in with bad credentials is answered, whatever it was
+	// that was wrong. Default 500 ms.
+	RefusalDelay time.Duration
+}
+
+// Limits are the safe bounds of the server; an organization's own limits lie below them.
+type Limits struct {
+	Session        session.Limits
+	ConnectBytes   int           // CONNECT packet, and anything before log-in
+	ConnectTimeout time.Duration // from accept to a whole CONNECT
+	PacketTimeout  time.Duration // from a packet's first byte to its last
+	Retained       int           // retained messages of one organization
+	RetainedBytes  int           // their memory
+}
+
+// DefaultLimits are the safe bounds of a server out of the box.
+func DefaultLimits() Limits {
+	return Limits{
+		Session: session.Limits{
+			ReceiveMaximum: 1000,
+			RingBytes:      1 << 20,
+			PacketBytes:    1 << 20,
+			Window:         1000,
+			QueueBytes:     4 << 20,
+			OutboundBytes:  1 << 20,
+			TopicAliases:   32,
+			Subscriptions:  10_000,
+			Topic:          topic.Limits{Bytes: 4096, Levels: 64},
+		},
+		ConnectBytes:   64 << 10,
+		ConnectTimeout: 10 * time.Second,
+		PacketTimeout:  30 * time.Second,
+		Retained:       100_000,
+		RetainedBytes:  256 << 20,
+	}
+}
+
+// Broker serves connections. Accept hands it one; Drain and Close end them all.
+type Broker struct {
+	cfg      Config
+	counters counters
+	wheel    wheel
+
+	mu            sync.Mutex
+	organizations map[string]*Organization
+	conns         map[*conn]struct{}
+	draining      bool
+
+	stop context.CancelFunc // ends log-ins and the wheel
+	ctx  context.Context
+	done sync.WaitGroup
+}
+
+// New starts a broker. It has no connections until Accept.
+func New(cfg Config) *Broker {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Rand == nil {
+		cfg.Rand = rand.Reader
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.RefusalDelay == 0 {
+		cfg.RefusalDelay = 500 * time.Millisecond
+	}
+	if cfg.Limits == (Limits{}) {
+		cfg.Limits = DefaultLimits()
+	}
+	b := &Broker{cfg: cfg, organizations: make(map[string]*Organization), conns: make(map[*conn]struct{})}
+	b.ctx, b.stop = context.WithCancel(context.Background())
+	b.done.Go(b.tick)
+	return b
+}
+
+// Accept takes a connection and returns what receives its bytes.
+func (b *Broker) Accept(t transport.Conn) transport.Handler {
+	c := newConn(b, t)
+	b.mu.Lock()
+	draining := b.draining
+	if !draining {
+		b.conns[c] = struct{}{}
+	}
+	b.mu.Unlock()
+	if draining {
+		c.end(ending{label: "draining"})
+		return c
+	}
+	b.counters.connections.Add(1)
+	b.wheel.add(c, c.accepted.Add(b.cfg.Limits.ConnectTimeout))
+	return c
+}
+
+// forget removes an ended connection.
+func (b *Broker) forget(c *conn) {
+	b.mu.Lock()
+	_, had := b.conns[c]
+	delete(b.conns, c)
+	b.mu.Unlock()
+	if had {
+		b.counters.connections.Add(-1)
+	}
+}
+
+// organization finds the organization of a grant, making it at its first log-in. It is called once per connection;
+// there are as many as organizations that ever logged in.
+func (b *Broker) organization(id string) *Organization {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	o := b.organizations[id]
+	if o == nil {
+		o = newOrganization(b)
+		b.organizations[id] = o
+	}
+	return o
+}
+
+// Drain refuses new connections and ends those that are there: 5.0 clients are told ServerShuttingDown. No will is
+// published: nobody is left to get it.
+func (b *Broker) Drain() {
+	b.mu.Lock()
+	b.draining = true
+	all := make([]*conn, 0, len(b.conns))
+	for c := range b.conns {
+		all = append(all, c)
+	}
+	b.mu.Unlock()
+	for _, c := range all {
+		c.end(ending{reason: mqtt.ServerShuttingDown, label: "draining", noWill: true, polite: true})
+	}
+}
+
+// Close drains and waits for the broker's own goroutines. The transport's Close ends what connections still write.
+func (b *Broker) Close() {
+	b.Drain()
+	b.stop()
+	b.done.Wait()
+}
+
+// tick drives every deadline from one clock.
+func (b *Broker) tick() {
+	t := time.NewTicker(wheelTick)
+	defer t.Stop()
+	for {
+		select {
+		case <-b.ctx.Done():
+			return
+		case <-t.C:
+			now := b.cfg.Now()
+			for _, c := range b.wheel.due(now) {
+				if next := c.check(now); !next.IsZero() {
+					b.wheel.add(c, next)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,71 @@
+package broker
+
+import (
+	"maps"
+	"sync"
+	"sync/atomic"
+)
+
+// drop is why a message was not passed on.
+type drop int
+
+const (
+	dropRefused  drop = iota // the rules
+	dropTopic                // too long or too deep
+	dropQueue                // the receiver's queue or outbound buffer is full
+	dropTooLarge             // above the receiver's Maximum Packet Size
+	dropExpired
+	dropRetained // the organization's bound of retained messages
+	dropNoMember // the last member of a shared subscription has left
+	drops
+)
+
+var dropNames = [drops]string{"refused", "topic_invalid", "queue_full", "too_large", "expired", "retained_full", "no_member"}
+
+// counters are the server's; connections count for themselves and fold their counts in once per read or write.
+type counters struct {
+	connections atomic.Int64
+	in          [3]atomic.Uint64
+	out         [3]atomic.Uint64
+	drops       [drops]atomic.Uint64
+
+	mu         sync.Mutex
+	logins     map[string]uint64
+	ends       map[string]uint64
+	subscribes map[string]uint64 // refused filters
+}
+
+func (k *counters) count(m *map[string]uint64, label string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if *m == nil {
+		*m = make(map[string]uint64)
+	}
+	(*m)[label]++
+}
+
+// Stats is a snapshot of the broker's counters.
+type Stats struct {
+	Connections int64             // open now, those before log-in included
+	In, Out     [3]uint64         // PUBLISH packets by QoS
+	Drops       map[string]uint64 // messages, or copies of them, by reason
+	Logins      map[string]uint64 // by result: "ok" or the reason of the refusal
+	Ends        map[string]uint64 // connections that ended, by reason
+	Subscribes  map[string]uint64 // filters refused, by reason
+}
+
+// Stats takes a snapshot.
+func (b *Broker) Stats() Stats {
+	k := &b.counters
+	s := Stats{Connections: k.connections.Load(), Drops: make(map[string]uint64, drops)}
+	for q := range s.In {
+		s.In[q], s.Out[q] = k.in[q].Load(), k.out[q].Load()
+	}
+	for d := range k.drops {
+		s.Drops[dropNames[d]] = k.drops[d].Load()
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s.Logins, s.Ends, s.Subscribes = maps.Clone(k.logins), maps.Clone(k.ends), maps.Clone(k.subscribes)
+	return s
+}

@@ -1,0 +1,221 @@
+package session
+
+import (
+	"slices"
+	"time"
+
+	"cloudsignal/internal/mqtt"
+)
+
+// Delivery is one message for this session, as its subscriptions want it.
+type Delivery struct {
+	Message *Message
+	QoS     mqtt.QoS // the lower of the published and the granted one ([MQTT-3.8.4-8])
+	Retain  bool
+	// Identifiers are those of the matching subscriptions ([MQTT-3.3.4-4]); the caller's memory, copied if kept.
+	Identifiers []uint32
+	// Share is the shared subscription that chose this session, nil for its own subscriptions.
+	Share Share
+	// Stored marks a retained message for a new subscription: it is kept whatever the bounds of the queue say (its body
+	// is stored anyhow), and what comes later waits behind it.
+	Stored bool
+}
+
+// Share is a shared subscription, as far as a session must know it: something to hand unfinished messages back to. Its
+// dynamic type must be comparable.
+type Share any
+
+// Outcome is what became of a delivery.
+type Outcome uint8
+
+// Outcomes. All but Sent and Queued are drops.
+const (
+	Sent     Outcome = iota
+	Queued           // waits for the window or the writer
+	Full             // the bound of the queue or, at QoS 0, of the outbound buffer
+	TooLarge         // the client's Maximum Packet Size ([MQTT-3.1.2-25])
+	Expired          // message expiry ([MQTT-3.3.2-5])
+)
+
+// queue holds deliveries that wait, first in, first out. Its bytes are bounded by Limits.QueueBytes.
+type queue struct {
+	items  []Delivery
+	first  int
+	bytes  int
+	stored int // deliveries with Stored set
+}
+
+// queueOverhead is what a waiting delivery costs beside its body, in bytes.
+const queueOverhead = 96
+
+func (q *queue) len() int { return len(q.items) - q.first }
+
+func (q *queue) push(d Delivery) {
+	d.Message.Hold()
+	d.Identifiers = slices.Clone(d.Identifiers)
+	if q.first > 0 && len(q.items) == cap(q.items) {
+		n := copy(q.items, q.items[q.first:])
+		clear(q.items[n:])
+		q.items, q.first = q.items[:n], 0
+	}
+	q.items = append(q.items, d)
+	if d.Stored {
+		q.stored++
+	} else {
+		q.bytes += d.Message.Size() + queueOverhead
+	}
+}
+
+// pop removes the first delivery; its reference is the caller's now.
+func (q *queue) pop() Delivery {
+	d := q.items[q.first]
+	q.items[q.first] = Delivery{}
+	q.first++
+	if d.Stored {
+		q.stored--
+	} else {
+		q.bytes -= d.Message.Size() + queueOverhead
+	}
+	if q.first == len(q.items) {
+		q.items, q.first = q.items[:0], 0
+		if cap(q.items) > 1024 {
+			q.items = nil
+		}
+	}
+	return d
+}
+
+// Deliver sends a message to the client or lets it wait; drops are the caller's to count. Order is kept per QoS, and
+// behind stored messages among all.
+func (s *Session) Deliver(d *Delivery, now time.Time) Outcome {
+	if d.QoS == 0 && s.queue.stored == 0 && !d.Stored {
+		if s.Pending()+len(d.Message.buf) > s.limits.OutboundBytes {
+			return Full
+		}
+		return s.write(d, now)
+	}
+	if s.queue.len() == 0 && s.room(d.QoS) {
+		return s.write(d, now)
+	}
+	if !d.Stored && s.queue.bytes+d.Message.Size()+queueOverhead > s.limits.QueueBytes {
+		return Full
+	}
+	s.queue.push(*d)
+	return Queued
+}
+
+// room reports whether a message may be sent now. A message larger than the whole outbound buffer may, when that is empty.
+func (s *Session) room(q mqtt.QoS) bool {
+	return (q == 0 || s.inflight.count < s.window) && s.Pending() < s.limits.OutboundBytes
+}
+
+// Busy reports whether a shared subscription should choose another member: the window is full or messages wait.
+func (s *Session) Busy() bool { return s.queue.len() > 0 || !s.room(1) }
+
+// Tally counts what happened inside the session since it was last taken.
+type Tally struct {
+	Sent     [3]uint32 // PUBLISH packets encoded, by QoS
+	Expired  uint32    // drops while waiting
+	TooLarge uint32
+}
+
+// TakeTally returns the counts and starts them anew.
+func (s *Session) TakeTally() Tally {
+	t := s.tally
+	s.tally = Tally{}
+	return t
+}
+
+// Pump sends what waits, as far as the window and the outbound buffer allow. Drops on the way are in the tally.
+func (s *Session) Pump(now time.Time) {
+	for s.queue.len() > 0 && s.room(s.queue.items[s.queue.first].QoS) {
+		d := s.queue.pop()
+		switch s.write(&d, now) {
+		case Expired:
+			s.tally.Expired++
+		case TooLarge:
+			s.tally.TooLarge++
+		}
+		d.Message.Release()
+	}
+}
+
+// write encodes one delivery now: packet id, expiry, alias and identifiers are this session's, all else is shared.
+func (s *Session) write(d *Delivery, now time.Time) Outcome {
+	m := d.Message
+	if m.Expired(now) {
+		return Expired
+	}
+	h := head{qos: d.QoS, retain: d.Retain}
+	if s.version == mqtt.V5 {
+		h.v5 = true
+		h.identifiers = d.Identifiers
+		if m.expires != 0 {
+			h.expiry, h.hasExpiry = m.remaining(now), true
+		}
+		h.alias, h.aliasKnown = s.alias(m)
+	}
+	if s.maxPacket > 0 && h.packetLen(m) > int(s.maxPacket) {
+		if h.alias == 0 || h.aliasKnown {
+			return TooLarge
+		}
+		h.alias = 0
+		if h.packetLen(m) > int(s.maxPacket) {
+			return TooLarge
+		}
+	}
+	if h.alias != 0 && !h.aliasKnown {
+		s.aliasOut[string(m.Topic())] = h.alias
+	}
+	if d.QoS > 0 {
+		h.id = s.inflight.add(d)
+	}
+	s.batch().publish(m, &h)
+	s.tally.Sent[d.QoS]++
+	return Sent
+}
+
+// alias is the topic alias to use for m, 0 for none, and whether the client knows it already. Aliases are given to the
+// first topics that come; they are not reassigned.
+func (s *Session) alias(m *Message) (alias uint16, known bool) {
+	if s.aliasMax == 0 {
+		return 0, false
+	}
+	if s.aliasOut == nil {
+		s.aliasOut = make(map[string]uint16)
+	}
+	if a, ok := s.aliasOut[string(m.Topic())]; ok {
+		return a, true
+	}
+	if len(s.aliasOut) >= int(s.aliasMax) {
+		return 0, false
+	}
+	return uint16(len(s.aliasOut) + 1), false
+}
+
+// Close gives everything back: the will is dropped, and messages of shared subscriptions that the client has not
+// finished with are handed to f, oldest first: QoS 1 without its PUBACK and whatever was never sent. A QoS 2 message that
+// was sent stays with this session and ends with it ([MQTT-4.8.2-5]). f holds what it keeps.
+func (s *Session) Close(f func(share Share, m *Message)) {
+	if s.will != nil {
+		s.will.Release()
+		s.will = nil
+	}
+	s.inflight.each(func(p *pending) {
+		if p.msg != nil && p.state == awaitPuback {
+			f(p.share, p.msg)
+		}
+		p.drop()
+	})
+	s.inflight = inflight{}
+	for s.queue.len() > 0 {
+		d := s.queue.pop()
+		if d.Share != nil {
+			f(d.Share, d.Message)
+		}
+		d.Message.Release()
+	}
+	if b := s.TakeBatch(); b != nil {
+		b.Release()
+	}
+}
