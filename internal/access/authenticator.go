@@ -167,8 +167,8 @@ func (o *organization) judgeServer(l Login) (*Grant, error) {
 	if kind, err := ParseKey(key); err != nil || !kind.Full() {
 		return nil, refuse(WhyWrongPassword)
 	}
-	k := o.keys[HashKey(key)]
-	if k == nil || !k.Kind.Full() {
+	k := o.keys[HashKey(key)] // the hash is of the kind too
+	if k == nil {
 		return nil, refuse(WhyWrongPassword)
 	}
 	return o.serverGrant(k, l.ClientID), nil
@@ -229,7 +229,7 @@ func (a *Authenticator) Regrant(old *Grant) (*Grant, error) {
 		return nil, refuse(WhyDisabled)
 	case old.Server:
 		for _, k := range o.keys {
-			if k.ID == old.credential && k.Kind.Full() {
+			if k.ID == old.credential {
 				return o.serverGrant(k, old.ClientID), nil
 			}
 		}

@@ -33,7 +33,8 @@ const chosen = "correct horse"
 
 func newFixture(t *testing.T, cfg AuthConfig) *fixture {
 	t.Helper()
-	f := &fixture{t: t, directory: NewDirectory(), now: time.Unix(1000, 0), records: make(map[string]*OrganizationRecord), password: make(map[string]string)}
+	f := &fixture{t: t, directory: NewDirectory(), now: time.Unix(1000, 0),
+		records: make(map[string]*OrganizationRecord), password: make(map[string]string)}
 	cfg.Now = func() time.Time { return f.now }
 	f.a = NewAuthenticator(f.directory, cfg)
 	f.a.verify = func(hash string, password []byte) (bool, error) {
@@ -94,7 +95,8 @@ func (f *fixture) login(username, password string) (*Grant, error) {
 }
 
 func (f *fixture) from(address netip.Addr, username, password string) (*Grant, error) {
-	return f.a.Login(f.t.Context(), Login{Username: []byte(username), Password: []byte(password), HasPassword: true, ClientID: "client", Address: address})
+	l := Login{Username: []byte(username), Password: []byte(password), HasPassword: true, ClientID: "client", Address: address}
+	return f.a.Login(f.t.Context(), l)
 }
 
 func (f *fixture) accepted(username, password string) *Grant {
@@ -119,7 +121,8 @@ func TestLogins(t *testing.T) {
 		for _, name := range []string{"made", "chosen"} {
 			g := f.accepted(name+"@"+id, f.password[name+"@"+id])
 			r := f.records[id]
-			if g.User != name || g.Organization != id || g.OrganizationNumber != r.Number || g.ClientID != "client" || g.Server || g.Limits != r.Limits || g.Revision != 1 {
+			if g.User != name || g.Organization != id || g.OrganizationNumber != r.Number ||
+				g.ClientID != "client" || g.Server || g.Limits != r.Limits || g.Revision != 1 {
 				t.Errorf("%s@%s: %+v", name, id, g)
 			}
 		}

@@ -50,6 +50,14 @@ func TestChosenPassword(t *testing.T) {
 
 func checkVerify(t *testing.T, hash, password string) {
 	t.Helper()
+	salt := strings.LastIndexByte(hash, '$') - 2 // the last but one character before it: all of its bits count
+	other := []byte(hash)
+	if other[salt] = 'A'; hash[salt] == 'A' {
+		other[salt] = 'B'
+	}
+	if ok, err := Verify(string(other), []byte(password)); ok || err != nil {
+		t.Errorf("with another salt: %v, %v", ok, err)
+	}
 	if ok, err := Verify(hash, []byte(password)); !ok || err != nil {
 		t.Errorf("the password is refused: %v", err)
 	}
@@ -70,9 +78,12 @@ func TestDamagedHashes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, hash := range []string{
-		"", "$", "plain", "$md5$x$y", made[:len(made)-1], strings.Replace(made, "sha256", "sha512", 1), made + "$", kindMade + "$", kindMade + "a",
-		chosen[:len(chosen)-2], strings.Replace(chosen, "v=19", "v=16", 1), strings.Replace(chosen, "m=8", "m=0", 1), strings.Replace(chosen, "m=8", "m=4294967295", 1),
-		strings.Replace(chosen, "t=1", "t=0", 1), strings.Replace(chosen, "t=1", "t=99", 1), strings.Replace(chosen, "p=1", "p=0", 1), kindChosen, kindChosen + "v=19$",
+		"", "$", "plain", "$md5$x$y", made[:len(made)-1], strings.Replace(made, "sha256", "sha512", 1), made + "$", kindMade + "$",
+		kindMade + "a",
+		chosen[:len(chosen)-2], strings.Replace(chosen, "v=19", "v=16", 1), strings.Replace(chosen, "m=8", "m=0", 1),
+		strings.Replace(chosen, "m=8", "m=4294967295", 1),
+		strings.Replace(chosen, "t=1", "t=0", 1), strings.Replace(chosen, "t=1", "t=99", 1), strings.Replace(chosen, "p=1", "p=0", 1),
+		kindChosen, kindChosen + "v=19$",
 	} {
 		if ok, err := Verify(hash, []byte("correct horse")); ok || err == nil {
 			t.Errorf("%q: %v %v", hash, ok, err)
@@ -129,7 +140,8 @@ func TestKeys(t *testing.T) {
 			t.Errorf("hash %s: %v", h, err)
 		}
 	}
-	for _, bad := range []string{"", "sk_", "sk", "_", "xx_" + strings.Repeat("a", 39), strings.Repeat("a", 42), strings.Repeat("_", 42), "sk_" + strings.Repeat("é", 39)} {
+	for _, bad := range []string{"", "sk_", "sk", "_", "xx_" + strings.Repeat("a", 39), strings.Repeat("a", 42), strings.Repeat("_", 42),
+		"sk_" + strings.Repeat("é", 39)} {
 		if _, err := ParseKey(bad); err == nil {
 			t.Errorf("%q is a key", bad)
 		}

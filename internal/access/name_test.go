@@ -31,7 +31,8 @@ func TestParseUsername(t *testing.T) {
 	for _, in := range []string{
 		"", "@", "a", "a@", "@" + orgA, "a@b@" + orgA, " a@" + orgA, "a @" + orgA, "a@" + orgA + " ", "a@ " + orgA, "a\x00@" + orgA, "a@" + orgA + "\n",
 		long + "a@" + orgA, "é@" + orgA, "a/b@" + orgA, "a@" + strings.ToUpper(orgA), "a@org_k7xm4pqr2n5", "a@org_k7xm4pqr2n5tt", "a@org_k7xm4pqr2n5T",
-		"a@org-k7xm4pqr2n5t", "a@k7xm4pqr2n5t", "a@" + uuidA[1:], "a@" + uuidA + "0", "a@" + strings.ReplaceAll(uuidA, "-", "0"), "a@g" + uuidA[1:], "+@" + orgA, "#@" + orgA,
+		"a@org-k7xm4pqr2n5t", "a@k7xm4pqr2n5t", "a@" + uuidA[1:], "a@" + uuidA + "0", "a@" + strings.ReplaceAll(uuidA, "-", "0"),
+		"a@g" + uuidA[1:], "+@" + orgA, "#@" + orgA,
 		"%@" + orgA, strings.Repeat("x", 1<<16),
 	} {
 		if name, organization, err := ParseUsername(in); err == nil || name != "" || organization != "" {

@@ -75,8 +75,10 @@ type Broker struct {
 
 	mu            sync.Mutex
 	organizations map[string]*Organization
-	conns         map[*conn]struct{}
+	conns         map[*conn]struct{} // that have not ended
+	attached      int                // connections whose Closed has not come
 	draining      bool
+	drained       chan struct{} // closed when draining and nothing is attached
 
 	stop context.CancelFunc // ends log-ins and the wheel
 	ctx  context.Context
@@ -100,7 +102,7 @@ func New(cfg Config) *Broker {
 	if cfg.Limits == (Limits{}) {
 		cfg.Limits = DefaultLimits()
 	}
-	b := &Broker{cfg: cfg, organizations: make(map[string]*Organization), conns: make(map[*conn]struct{})}
+	b := &Broker{cfg: cfg, organizations: make(map[string]*Organization), conns: make(map[*conn]struct{}), drained: make(chan struct{})}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	b.done.Go(b.tick)
 	return b
@@ -111,6 +113,7 @@ func (b *Broker) Accept(t transport.Conn) transport.Handler {
 	c := newConn(b, t)
 	b.mu.Lock()
 	draining := b.draining
+	b.attached++
 	if !draining {
 		b.conns[c] = struct{}{}
 	}
@@ -149,10 +152,13 @@ func (b *Broker) organization(id string) *Organization {
 }
 
 // Drain refuses new connections and ends those that are there: 5.0 clients are told ServerShuttingDown. No will is
-// published: nobody is left to get it.
-func (b *Broker) Drain() {
+// published: nobody is left to get it. The channel is closed when the transport has given every connection back.
+func (b *Broker) Drain() <-chan struct{} {
 	b.mu.Lock()
-	b.draining = true
+	if !b.draining {
+		b.draining = true
+		b.checkDrained()
+	}
 	all := make([]*conn, 0, len(b.conns))
 	for c := range b.conns {
 		all = append(all, c)
@@ -160,6 +166,32 @@ func (b *Broker) Drain() {
 	b.mu.Unlock()
 	for _, c := range all {
 		c.end(ending{reason: mqtt.ServerShuttingDown, label: "draining", noWill: true, polite: true})
+	}
+	return b.drained
+}
+
+// Draining reports whether new connections are refused.
+func (b *Broker) Draining() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.draining
+}
+
+// detach is the last thing about a connection: the transport has closed it.
+func (b *Broker) detach() {
+	b.mu.Lock()
+	b.attached--
+	b.checkDrained()
+	b.mu.Unlock()
+}
+
+func (b *Broker) checkDrained() {
+	if b.draining && b.attached == 0 {
+		select {
+		case <-b.drained:
+		default:
+			close(b.drained)
+		}
 	}
 }
 

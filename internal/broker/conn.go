@@ -283,6 +283,7 @@ func (c *conn) Closed(err error) {
 		why = "network"
 	}
 	c.end(ending{label: why, gone: true})
+	c.b.detach()
 }
 
 // ending is why and how a connection ends.

@@ -24,7 +24,8 @@ var dropNames = [drops]string{"refused", "topic_invalid", "queue_full", "too_lar
 
 // counters are the server's; connections count for themselves and fold their counts in once per read or write.
 type counters struct {
-	connections atomic.Int64
+	connections   atomic.Int64
+	subscriptions atomic.Int64
 	in          [3]atomic.Uint64
 	out         [3]atomic.Uint64
 	drops       [drops]atomic.Uint64
@@ -47,6 +48,7 @@ func (k *counters) count(m *map[string]uint64, label string) {
 // Stats is a snapshot of the broker's counters.
 type Stats struct {
 	Connections int64             // open now, those before log-in included
+	Filters     int64             // subscriptions now
 	In, Out     [3]uint64         // PUBLISH packets by QoS
 	Drops       map[string]uint64 // messages, or copies of them, by reason
 	Logins      map[string]uint64 // by result: "ok" or the reason of the refusal
@@ -57,7 +59,7 @@ type Stats struct {
 // Stats takes a snapshot.
 func (b *Broker) Stats() Stats {
 	k := &b.counters
-	s := Stats{Connections: k.connections.Load(), Drops: make(map[string]uint64, drops)}
+	s := Stats{Connections: k.connections.Load(), Filters: k.subscriptions.Load(), Drops: make(map[string]uint64, drops)}
 	for q := range s.In {
 		s.In[q], s.Out[q] = k.in[q].Load(), k.out[q].Load()
 	}

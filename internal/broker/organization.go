@@ -73,6 +73,7 @@ func (o *Organization) leave(c *conn, clientID string, filters []string) {
 	for _, f := range filters {
 		o.unsubscribe(c, f)
 	}
+	o.counters.subscriptions.Add(-int64(len(filters)))
 	o.mu.Lock()
 	if o.clients[clientID] == c {
 		delete(o.clients, clientID)

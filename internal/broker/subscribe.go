@@ -38,6 +38,9 @@ func (c *conn) subscribe(r *reader, p *mqtt.Subscribe, now time.Time) {
 		filter := string(sub.Filter)
 		o := session.Options{QoS: sub.QoS, NoLocal: sub.NoLocal, RetainAsPublished: sub.RetainAsPublished, Identifier: identifier}
 		existed := c.session.Subscribe(filter, o)
+		if !existed {
+			c.b.counters.subscriptions.Add(1)
+		}
 		c.home.subscribe(c, filter, &subscription{options: o})
 		r.reasons = append(r.reasons, mqtt.Reason(sub.QoS))
 		_, _, shared, _ := topic.SplitShare(filter)
@@ -79,6 +82,7 @@ func (c *conn) unsubscribe(r *reader, p *mqtt.Unsubscribe) {
 			r.reasons = append(r.reasons, mqtt.NoSubscriptionExisted)
 			continue
 		}
+		c.b.counters.subscriptions.Add(-1)
 		if s := c.home.unsubscribe(c, filter); s != nil {
 			s.gone = true
 		}

@@ -1,0 +1,233 @@
+package control_test
+
+import (
+	"context"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"math/rand/v2"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"cloudsignal/internal/access"
+	"cloudsignal/internal/control"
+	"cloudsignal/internal/fault"
+)
+
+// changer makes random changes, most of them possible.
+type changer struct {
+	*fixture
+	*rand.Rand
+	ids        []string
+	sets, keys map[string][]string // by organization
+}
+
+func (c *changer) pick(of []string) string {
+	if len(of) == 0 || c.IntN(10) == 0 {
+		return "none"
+	}
+	return of[c.IntN(len(of))]
+}
+
+func (c *changer) name() string { return fmt.Sprintf("u%d", c.IntN(6)) }
+
+func (c *changer) rules() (rules []access.Rule) {
+	for range c.IntN(4) {
+		rules = append(rules, access.Rule{
+			User: c.name(), Topic: fmt.Sprintf("t%d/%%u/#", c.IntN(9)), Permission: access.Permission(1 + c.IntN(3)),
+			Effect: access.Effect(1 + c.IntN(2)), Priority: c.IntN(3),
+		})
+	}
+	return rules
+}
+
+func (c *changer) change(ctx context.Context) (err error) {
+	id := c.pick(c.ids)
+	o := c.In(id)
+	switch c.IntN(16) {
+	case 0:
+		var info control.OrganizationInfo
+		if info, err = c.CreateOrganization(ctx, "o"); err == nil {
+			c.ids = append(c.ids, info.ID)
+		}
+	case 1:
+		if c.IntN(4) == 0 {
+			err = c.DeleteOrganization(ctx, id)
+		}
+	case 2:
+		off, limits := c.IntN(2) == 0, access.Limits{MaxConnections: c.IntN(9)}
+		err = c.UpdateOrganization(ctx, id, control.OrganizationUpdate{Disabled: &off, Limits: &limits})
+	case 3, 4, 5, 6:
+		n := control.NewUser{Name: c.name()}
+		if c.IntN(2) == 0 {
+			n.RuleSet = c.pick(c.sets[id])
+		}
+		_, _, err = o.CreateUser(ctx, n)
+	case 7:
+		off, set := c.IntN(2) == 0, c.pick(c.sets[id])
+		_, err = o.UpdateUser(ctx, c.name(), control.UserUpdate{Disabled: &off, RuleSet: &set})
+	case 8:
+		_, err = o.RotatePassword(ctx, c.name())
+	case 9:
+		err = o.DeleteUser(ctx, c.name())
+	case 10, 11:
+		var set access.RuleSet
+		n := control.NewRuleSet{Name: fmt.Sprintf("s%d", c.IntN(5)), Default: c.IntN(3) == 0, Rules: c.rules()}
+		if set, err = o.CreateRuleSet(ctx, n); err == nil {
+			c.sets[id] = append(c.sets[id], set.ID)
+		}
+	case 12:
+		_, err = o.ReplaceRules(ctx, c.pick(c.sets[id]), c.rules())
+	case 13:
+		if err = o.SetDefaultRuleSet(ctx, c.pick(c.sets[id])); c.IntN(3) == 0 {
+			err = o.DeleteRuleSet(ctx, c.pick(c.sets[id]))
+		}
+	case 14:
+		var key control.Key
+		if key, _, err = o.CreateKey(ctx, access.SecretKey, "k"); err == nil {
+			c.keys[id] = append(c.keys[id], key.ID)
+		}
+	case 15:
+		err = o.RevokeKey(ctx, c.pick(c.keys[id]))
+	}
+	return err
+}
+
+// TestRandomChanges makes random changes and compares the directory with the file now and then.
+func TestRandomChanges(t *testing.T) {
+	f := fresh(t)
+	c := &changer{fixture: f, Rand: rand.New(rand.NewPCG(1, 2)), sets: make(map[string][]string), keys: make(map[string][]string)}
+	done := 0
+	for step := range 400 {
+		err := c.change(t.Context())
+		if fault.CodeOf(err) == fault.Internal {
+			t.Fatalf("step %d: %v", step, err)
+		}
+		if err == nil {
+			done++
+		}
+		if step%20 == 19 {
+			f.checkDirectory()
+		}
+	}
+	if done < 100 || len(f.changes) < 100 {
+		t.Errorf("only %d changes were made", done)
+	}
+	last := map[string]uint64{}
+	for _, c := range f.changes {
+		if c.Revision <= last[c.Organization] {
+			t.Fatalf("revision %d of %s after %d", c.Revision, c.Organization, last[c.Organization])
+		}
+		last[c.Organization] = c.Revision
+	}
+}
+
+func TestConcurrentChanges(t *testing.T) {
+	f := fresh(t)
+	organizations := []*control.Organization{f.organization("a"), f.organization("b")}
+	var all sync.WaitGroup
+	for i := range 4 {
+		all.Go(func() {
+			o := organizations[i%2]
+			for j := range 10 {
+				name := fmt.Sprintf("u-%d-%d", i, j)
+				if _, _, err := o.CreateUser(context.Background(), control.NewUser{Name: name}); err != nil {
+					t.Error(err)
+				}
+				if _, err := o.User(context.Background(), name); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if len(f.changes) != 42 {
+		t.Errorf("%d changes", len(f.changes))
+	}
+	f.checkDirectory()
+}
+
+// TestEveryStatementNamesTheOrganization reads the statements that scope runs, in the source: each is confined to the
+// organization whose number is $1.
+func TestEveryStatementNamesTheOrganization(t *testing.T) {
+	files, err := os.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	confined := regexp.MustCompile(`(?s)WHERE organization = \$1|` +
+		`(UPDATE|FROM|DELETE FROM) organizations .*WHERE number = \$1$|` +
+		`^INSERT INTO \w+ \(organization, .*VALUES \(\$1, `)
+	statements := 0
+	for _, file := range files {
+		if !strings.HasSuffix(file.Name(), ".go") || strings.HasSuffix(file.Name(), "_test.go") {
+			continue
+		}
+		tree, err := parser.ParseFile(token.NewFileSet(), file.Name(), nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(tree, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			method, ok := call.Fun.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			receiver, _ := method.X.(*ast.Ident)
+			switch method.Sel.Name {
+			case "ExecContext", "QueryContext", "QueryRowContext", "Exec", "Query", "QueryRow":
+				if name := file.Name(); name != "scope.go" && !operator(call) {
+					t.Errorf("%s runs a statement beside scope", name)
+				}
+			case "exec", "row", "rows", "atMost":
+				if receiver == nil || receiver.Name != "t" {
+					return true
+				}
+				for _, arg := range call.Args {
+					if text := literal(arg); regexp.MustCompile(`^\s*(SELECT|INSERT|UPDATE|DELETE)`).MatchString(text) {
+						statements++
+						if !confined.MatchString(text) {
+							t.Errorf("%s: %s", file.Name(), text)
+						}
+					}
+				}
+			}
+			return true
+		})
+	}
+	if statements < 25 {
+		t.Errorf("only %d statements were found", statements)
+	}
+}
+
+// operator says whether a statement is about the list of organizations, which is the operator's.
+func operator(call *ast.CallExpr) bool {
+	for _, arg := range call.Args {
+		if text := literal(arg); strings.Contains(text, "organizations") || strings.HasPrefix(text, "UPDATE counters ") {
+			return !regexp.MustCompile(`\b(users|rules|rule_sets|api_keys)\b`).MatchString(text)
+		}
+	}
+	return false
+}
+
+// literal is the text of a string expression, with ? for what is not a literal.
+func literal(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.BasicLit:
+		if s, err := strconv.Unquote(e.Value); err == nil {
+			return s
+		}
+	case *ast.BinaryExpr:
+		return literal(e.X) + literal(e.Y)
+	case *ast.Ident:
+		return "?"
+	}
+	return ""
+}

@@ -1,0 +1,235 @@
+package control
+
+import (
+	"context"
+
+	"cloudsignal/internal/access"
+	"cloudsignal/internal/fault"
+)
+
+// Bounds of rule sets; access.MaxRules bounds one set.
+const (
+	MaxRuleSets   = 1000   // of an organization
+	MaxRulesInAll = 10_000 // of an organization
+)
+
+// NewRuleSet is a rule set to be made. A Default one takes the place of the default one there is. Rules get new ids.
+type NewRuleSet struct {
+	Name    string
+	Default bool
+	Rules   []access.Rule
+}
+
+// CreateRuleSet makes a rule set. Fields: name, rules, rules[2].topic and the like. A name that is taken is a Conflict.
+func (o *Organization) CreateRuleSet(ctx context.Context, n NewRuleSet) (set access.RuleSet, err error) {
+	if err := (&access.RuleSet{Name: n.Name, Rules: n.Rules}).Validate(); err != nil {
+		return access.RuleSet{}, err
+	}
+	for i := range n.Rules {
+		if n.Rules[i].ID != "" {
+			return access.RuleSet{}, fault.Field("rules["+itoa(i)+"].id", "must be empty: the rule set is new")
+		}
+	}
+	err = o.change(ctx, func(t *scope) (err error) {
+		set, err = t.createRuleSet(n)
+		return err
+	})
+	return set, err
+}
+
+func (t *scope) createRuleSet(n NewRuleSet) (access.RuleSet, error) {
+	if err := t.atMost(MaxRuleSets, "rule sets", `SELECT count(*) FROM rule_sets WHERE organization = $1`); err != nil {
+		return access.RuleSet{}, err
+	}
+	id, err := access.NewID(t.rand, "rs_")
+	if err != nil {
+		return access.RuleSet{}, err
+	}
+	made, err := t.exec(`INSERT INTO rule_sets (organization, id, name, is_default, created_at) VALUES ($1, $2, $3, FALSE, $4)
+		ON CONFLICT DO NOTHING`, id, n.Name, t.now.UnixMilli())
+	if err != nil {
+		return access.RuleSet{}, err
+	}
+	if made == 0 {
+		return access.RuleSet{}, &fault.Error{Code: fault.Conflict, Field: "name", Message: "there is already a rule set with this name"}
+	}
+	if n.Default {
+		if err := t.setDefault(id); err != nil {
+			return access.RuleSet{}, err
+		}
+	}
+	if err := t.insertRules(id, n.Rules); err != nil {
+		return access.RuleSet{}, err
+	}
+	return t.ruleSet(id)
+}
+
+// insertRules writes the rules of a set that has none. Rules without an id get one.
+func (t *scope) insertRules(set string, rules []access.Rule) error {
+	t.ruleSets = true
+	var there int
+	if _, err := t.row([]any{&there}, `SELECT count(*) FROM rules WHERE organization = $1`); err != nil {
+		return err
+	}
+	if there+len(rules) > MaxRulesInAll {
+		return fault.New(fault.Exhausted, "an organization has at most %d rules; delete some first", MaxRulesInAll)
+	}
+	for i, r := range rules {
+		if r.ID == "" {
+			var err error
+			if r.ID, err = access.NewID(t.rand, "rule_"); err != nil {
+				return err
+			}
+		}
+		_, err := t.exec(`INSERT INTO rules (organization, rule_set, position, id, user_pattern, topic, permission, effect, priority)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+			set, i, r.ID, r.User, r.Topic, r.Permission.String(), r.Effect.String(), r.Priority)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ListRuleSets lists all rule sets with their rules, in order of their names.
+func (o *Organization) ListRuleSets(ctx context.Context) (sets []access.RuleSet, err error) {
+	err = o.read(ctx, func(t *scope) (err error) {
+		sets, err = t.listRuleSets()
+		return err
+	})
+	return sets, err
+}
+
+// RuleSet is one rule set with its rules.
+func (o *Organization) RuleSet(ctx context.Context, id string) (set access.RuleSet, err error) {
+	err = o.read(ctx, func(t *scope) (err error) {
+		set, err = t.ruleSet(id)
+		return err
+	})
+	return set, err
+}
+
+func (t *scope) ruleSet(id string) (access.RuleSet, error) {
+	s := access.RuleSet{ID: id}
+	found, err := t.row([]any{&s.Name, &s.Default}, `SELECT name, is_default FROM rule_sets WHERE organization = $1 AND id = $2`, id)
+	if err != nil {
+		return access.RuleSet{}, err
+	}
+	if !found {
+		return access.RuleSet{}, noRuleSet(id)
+	}
+	err = t.rows(func(scan func(...any) error) error {
+		_, r, err := scanRule(scan)
+		s.Rules = append(s.Rules, r)
+		return err
+	}, `SELECT `+ruleColumns+` FROM rules WHERE organization = $1 AND rule_set = $2 ORDER BY position`, id)
+	return s, err
+}
+
+func noRuleSet(id string) error { return fault.New(fault.NotFound, "there is no rule set %q", id) }
+
+func (t *scope) listRuleSets() ([]access.RuleSet, error) {
+	var sets []access.RuleSet
+	at := make(map[string]int)
+	err := t.rows(func(scan func(...any) error) error {
+		var s access.RuleSet
+		err := scan(&s.ID, &s.Name, &s.Default)
+		at[s.ID] = len(sets)
+		sets = append(sets, s)
+		return err
+	}, `SELECT id, name, is_default FROM rule_sets WHERE organization = $1 ORDER BY name`)
+	if err != nil {
+		return nil, err
+	}
+	err = t.rows(func(scan func(...any) error) error {
+		set, r, err := scanRule(scan)
+		if i, ok := at[set]; ok {
+			sets[i].Rules = append(sets[i].Rules, r)
+		}
+		return err
+	}, `SELECT `+ruleColumns+` FROM rules WHERE organization = $1 ORDER BY rule_set, position`)
+	return sets, err
+}
+
+const ruleColumns = `rule_set, id, user_pattern, topic, permission, effect, priority`
+
+func scanRule(scan func(...any) error) (set string, r access.Rule, err error) {
+	var permission, effect string
+	if err = scan(&set, &r.ID, &r.User, &r.Topic, &permission, &effect, &r.Priority); err != nil {
+		return set, r, err
+	}
+	if err = r.Permission.UnmarshalText([]byte(permission)); err == nil {
+		err = r.Effect.UnmarshalText([]byte(effect))
+	}
+	return set, r, err
+}
+
+// ReplaceRules puts rules in the place of all that a set has. A rule with an id is one the set has, changed; one without
+// gets a new id. Fields: rules, rules[2].topic and the like.
+func (o *Organization) ReplaceRules(ctx context.Context, id string, rules []access.Rule) (set access.RuleSet, err error) {
+	if err := access.CheckRules(rules); err != nil {
+		return access.RuleSet{}, err
+	}
+	err = o.change(ctx, func(t *scope) error {
+		old, err := t.ruleSet(id)
+		if err != nil {
+			return err
+		}
+		there := make(map[string]bool)
+		for _, r := range old.Rules {
+			there[r.ID] = true
+		}
+		for i, r := range rules {
+			if r.ID != "" && !there[r.ID] {
+				return fault.Field("rules["+itoa(i)+"].id", "must be empty or, once, the id of a rule of this set")
+			}
+			delete(there, r.ID)
+		}
+		if _, err := t.exec(`DELETE FROM rules WHERE organization = $1 AND rule_set = $2`, id); err != nil {
+			return err
+		}
+		if err := t.insertRules(id, rules); err != nil {
+			return err
+		}
+		set, err = t.ruleSet(id)
+		return err
+	})
+	return set, err
+}
+
+// DeleteRuleSet deletes a rule set that no user was given; else it is a Conflict. Without a default set, users who were
+// given none may do nothing, unless the organization has no rules at all any more: then everybody may do everything.
+func (o *Organization) DeleteRuleSet(ctx context.Context, id string) error {
+	return o.change(ctx, func(t *scope) error {
+		var users int
+		if _, err := t.row([]any{&users}, `SELECT count(*) FROM users WHERE organization = $1 AND rule_set = $2`, id); err != nil {
+			return err
+		}
+		if users > 0 {
+			return fault.New(fault.Conflict, "%d users were given this rule set; give them another one first", users)
+		}
+		n, err := t.exec(`DELETE FROM rule_sets WHERE organization = $1 AND id = $2`, id) // its rules with it
+		if err == nil && n == 0 {
+			err = noRuleSet(id)
+		}
+		t.ruleSets = true
+		return err
+	})
+}
+
+// SetDefaultRuleSet makes a rule set the one that judges every user who was given none.
+func (o *Organization) SetDefaultRuleSet(ctx context.Context, id string) error {
+	return o.change(ctx, func(t *scope) error { return t.setDefault(id) })
+}
+
+func (t *scope) setDefault(id string) error {
+	if _, err := t.exec(`UPDATE rule_sets SET is_default = FALSE WHERE organization = $1 AND is_default`); err != nil {
+		return err
+	}
+	n, err := t.exec(`UPDATE rule_sets SET is_default = TRUE WHERE organization = $1 AND id = $2`, id)
+	if err == nil && n == 0 {
+		err = noRuleSet(id)
+	}
+	t.ruleSets = true
+	return err
+}

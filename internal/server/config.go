@@ -1,0 +1,148 @@
+package server
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Off is the address of a listener that is not wanted.
+const Off = "off"
+
+// Config is what a server can be told. Listeners are named as in the file, the flags and the environment.
+type Config struct {
+	Data string   `yaml:"data"` // directory of everything that is kept; made if missing
+	Host []string `yaml:"host"` // further names and addresses of the development certificate
+	Cert string   `yaml:"cert"` // PEM files of a certificate (with its chain) and its key; both or none
+	Key  string   `yaml:"key"`
+
+	MQTTS   string `yaml:"mqtts"` // address (host:port, port 0 takes a free one) or "off"
+	WSS     string `yaml:"wss"`
+	HTTPS   string `yaml:"https"`
+	MQTT    string `yaml:"mqtt"` // unencrypted
+	WS      string `yaml:"ws"`   // unencrypted
+	Metrics string `yaml:"metrics"`
+}
+
+// DefaultConfig is a server on loopback.
+func DefaultConfig() Config {
+	return Config{
+		Data:    "data",
+		MQTTS:   "127.0.0.1:8883",
+		WSS:     "127.0.0.1:18885",
+		HTTPS:   "127.0.0.1:8443",
+		MQTT:    Off,
+		WS:      Off,
+		Metrics: "127.0.0.1:9464",
+	}
+}
+
+// setting is one value of Config under its one name.
+type setting struct {
+	name  string
+	usage string
+	value func(*Config) *string // nil for host
+}
+
+var settings = []setting{
+	{"data", "directory of everything that is kept", func(c *Config) *string { return &c.Data }},
+	{"host", "further names and addresses of the development certificate, with commas between", nil},
+	{"cert", "certificate file, PEM, with its chain (default: a development certificate)", func(c *Config) *string { return &c.Cert }},
+	{"key", "key file of the certificate, PEM", func(c *Config) *string { return &c.Key }},
+	{"mqtts", "address of MQTT over TLS, or off", func(c *Config) *string { return &c.MQTTS }},
+	{"wss", "address of MQTT over secure WebSocket, or off", func(c *Config) *string { return &c.WSS }},
+	{"https", "address of HTTPS (health, /try), or off", func(c *Config) *string { return &c.HTTPS }},
+	{"mqtt", "address of unencrypted MQTT, or off", func(c *Config) *string { return &c.MQTT }},
+	{"ws", "address of unencrypted WebSocket, or off", func(c *Config) *string { return &c.WS }},
+	{"metrics", "loopback address of Prometheus metrics, or off", func(c *Config) *string { return &c.Metrics }},
+}
+
+// envName is the environment variable of a setting.
+func envName(setting string) string { return "CLOUDSIGNAL_" + strings.ToUpper(setting) }
+
+func (c *Config) set(name, value string) {
+	if name == "host" {
+		c.Host = splitHosts(value)
+		return
+	}
+	for _, s := range settings {
+		if s.name == name {
+			*s.value(c) = value
+		}
+	}
+}
+
+func splitHosts(s string) (hosts []string) {
+	for h := range strings.SplitSeq(s, ",") {
+		if h = strings.TrimSpace(h); h != "" {
+			hosts = append(hosts, h)
+		}
+	}
+	return hosts
+}
+
+// readFile lays a YAML file over c. A key that is not a setting is an error: a mistyped one must not start a server that
+// is open where it was meant to be closed.
+func (c *Config) readFile(file string) error {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("setting config: %w", err)
+	}
+	d := yaml.NewDecoder(bytes.NewReader(b))
+	d.KnownFields(true)
+	if err := d.Decode(c); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("setting config: %s: %s", file, yamlError(err))
+	}
+	if err := d.Decode(new(any)); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("setting config: %s: holds more than one document", file)
+	}
+	return nil
+}
+
+// yamlError is a YAML error as one line, in the words of settings.
+func yamlError(err error) string {
+	if t, ok := errors.AsType[*yaml.TypeError](err); ok {
+		s := strings.Join(t.Errors, "; ")
+		s = strings.ReplaceAll(s, " not found in type server.Config", " is not a setting")
+		return strings.ReplaceAll(s, "field ", "")
+	}
+	return strings.TrimPrefix(err.Error(), "yaml: ")
+}
+
+// check refuses what cannot be meant.
+func (c *Config) check() error {
+	if c.Data == "" {
+		return errors.New("setting data: names no directory")
+	}
+	if (c.Cert == "") != (c.Key == "") {
+		return errors.New("settings cert and key: give both or none")
+	}
+	if c.Cert != "" && len(c.Host) > 0 {
+		return errors.New("setting host: is for the development certificate and has no effect with cert and key")
+	}
+	for _, s := range settings[4:] {
+		address := *s.value(c)
+		if address == Off {
+			continue
+		}
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return fmt.Errorf("setting %s: %q is not an address; give HOST:PORT or off", s.name, address)
+		}
+		if s.name == "metrics" && !loopback(host) {
+			return fmt.Errorf("setting metrics: %q can be reached from outside; give a loopback address such as 127.0.0.1:9464, or off", address)
+		}
+	}
+	return nil
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}

@@ -1,0 +1,211 @@
+// Package server puts the parts together: it is the only place that knows every package.
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"cloudsignal/internal/access"
+	"cloudsignal/internal/broker"
+	"cloudsignal/internal/control"
+	"cloudsignal/internal/transport"
+)
+
+// drainTime is how long connections may take to end by themselves when the server stops.
+const drainTime = 5 * time.Second
+
+// Server is a running server.
+type Server struct {
+	cfg       Config
+	log       *slog.Logger
+	addresses map[string]string
+	ca        string // file of the development authority, empty with a certificate of the operator's own
+	broker    *broker.Broker
+	listeners []*transport.Listener
+	https     *httpServer
+	metrics   *httpServer
+	closers   []func() error // what to undo, first to last
+}
+
+// Run starts a server and returns when it serves; Close stops it. An error leaves nothing behind but files.
+func Run(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	data, err := filepath.Abs(cfg.Data) // what is printed is pasted into shells elsewhere
+	if err != nil {
+		return nil, fmt.Errorf("setting data: %w", err)
+	}
+	cfg.Data = data
+	s := &Server{cfg: cfg, log: log, addresses: make(map[string]string)}
+	if err := s.start(ctx); err != nil {
+		return nil, errors.Join(err, s.undo())
+	}
+	return s, nil
+}
+
+func (s *Server) undo() error {
+	var errs []error
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		errs = append(errs, s.closers[i]())
+	}
+	s.closers = nil
+	return errors.Join(errs...)
+}
+
+func (s *Server) start(ctx context.Context) error {
+	if err := os.MkdirAll(s.cfg.Data, 0o700); err != nil {
+		return fmt.Errorf("setting data: %w", err)
+	}
+	unlock, err := lockDirectory(s.cfg.Data)
+	if err != nil {
+		return fmt.Errorf("setting data: %w", err)
+	}
+	s.closers = append(s.closers, unlock)
+
+	directory := access.NewDirectory()
+	store, err := control.Open(ctx, control.Options{Path: filepath.Join(s.cfg.Data, "control.db"), Directory: directory})
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, store.Close)
+	if _, err := store.Bootstrap(ctx, s.saveBootstrap); err != nil {
+		return fmt.Errorf("making the first organization: %w", err)
+	}
+	s.broker = broker.New(broker.Config{
+		Authenticator: access.NewAuthenticator(directory, access.AuthConfig{}),
+		Log:           s.log,
+	})
+	s.closers = append(s.closers, func() error { s.broker.Close(); return nil })
+	return s.listen()
+}
+
+// listen binds every port before it serves one: a port in use leaves no client half served.
+func (s *Server) listen() error {
+	cert, key := s.cfg.Cert, s.cfg.Key
+	var err error
+	if cert == "" {
+		if cert, key, s.ca, err = transport.DevCertificate(s.cfg.Data, s.cfg.Host, time.Now(), rand.Reader); err != nil {
+			return err
+		}
+	}
+	secure, err := transport.ServerTLS(cert, key)
+	if err != nil {
+		return err
+	}
+	for _, kind := range []transport.Kind{transport.MQTTS, transport.WSS, transport.MQTT, transport.WS} {
+		address := s.address(string(kind))
+		if address == Off {
+			continue
+		}
+		cfg := transport.Config{Kind: kind, Address: address, Log: s.log}
+		if kind == transport.MQTTS || kind == transport.WSS {
+			cfg.TLS = secure
+		} else if host, _, _ := net.SplitHostPort(address); !loopback(host) {
+			s.log.Warn("unencrypted listener is open to the network", "listener", kind, "address", address)
+		}
+		l, err := transport.Listen(cfg)
+		if err != nil {
+			return err
+		}
+		s.listeners = append(s.listeners, l)
+		s.closers = append(s.closers, l.Close)
+		s.addresses[string(kind)] = l.Addr().String()
+	}
+	if s.https, err = s.serveHTTP("https", secure); err != nil {
+		return err
+	}
+	if s.metrics, err = s.serveHTTP("metrics", nil); err != nil {
+		return err
+	}
+	for _, l := range s.listeners {
+		l.Serve(s.broker.Accept)
+	}
+	if s.https != nil {
+		s.https.serve(s.routes())
+	}
+	if s.metrics != nil {
+		s.metrics.serve(s.metricsRoutes())
+	}
+	return nil
+}
+
+func (s *Server) address(name string) string {
+	for _, setting := range settings {
+		if setting.name == name {
+			return *setting.value(&s.cfg)
+		}
+	}
+	return Off
+}
+
+// Addresses are the bound addresses by listener: mqtts, wss, https, mqtt, ws, metrics; those that are off are missing.
+func (s *Server) Addresses() map[string]string { return s.addresses }
+
+// CA is the file of the development authority, empty if the certificate is the operator's own.
+func (s *Server) CA() string { return s.ca }
+
+// Credentials is the file with what the first start made, empty if it is not there any more.
+func (s *Server) Credentials() string {
+	file := filepath.Join(s.cfg.Data, "bootstrap.json")
+	if _, err := os.Stat(file); err != nil {
+		return ""
+	}
+	return file
+}
+
+// Close stops taking connections, tells those that are there, waits until they are gone, at most drainTime, and gives
+// everything back.
+func (s *Server) Close() error {
+	for _, l := range s.listeners {
+		l.StopAccepting()
+	}
+	drained := s.broker.Drain()
+	t := time.NewTimer(drainTime)
+	defer t.Stop()
+	select {
+	case <-drained:
+	case <-t.C:
+		s.log.Warn("connections were closed that did not end in time", "time", drainTime)
+	}
+	return s.undo()
+}
+
+// saveBootstrap keeps what the first start made in a file for its owner alone; it is on disk, under its name, when it
+// returns.
+func (s *Server) saveBootstrap(b control.Bootstrap) error {
+	text, err := json.MarshalIndent(b, "", "  ")
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(s.cfg.Data, "bootstrap.json")
+	f, err := os.CreateTemp(s.cfg.Data, ".bootstrap-*") // 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) //nolint:errcheck // it is there only after a failure
+	_, err = f.Write(append(text, '\n'))
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), file); err != nil {
+		return err
+	}
+	return syncDirectory(s.cfg.Data)
+}
+
+func syncDirectory(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
