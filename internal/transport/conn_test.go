@@ -67,6 +67,7 @@ func TestWriteOneLargeBatch(t *testing.T) {
 func TestShutdownDeliversTheLastBytes(t *testing.T) {
 	for _, kind := range kinds {
 		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
 			l, peers := serve(t, Config{Kind: kind}, func(*peer, []byte) error { return nil })
 			c := dial(t, l)
 			p := await(t, peers, "the connection")
@@ -228,7 +229,9 @@ func TestTryWriteCannotTry(t *testing.T) {
 func TestStuckPeer(t *testing.T) {
 	for _, kind := range kinds {
 		t.Run(string(kind), func(t *testing.T) {
-			l, peers := serve(t, Config{Kind: kind, WriteTimeout: time.Second}, echo)
+			t.Parallel()
+			timeout := 2 * time.Second
+			l, peers := serve(t, Config{Kind: kind, WriteTimeout: timeout}, echo)
 			dial(t, l)
 			stuck := await(t, peers, "the connection")
 			ended := make(chan error, 1)
@@ -248,7 +251,7 @@ func TestStuckPeer(t *testing.T) {
 				start := time.Now()
 				_, err = io.ReadFull(c, b[:])
 				must(t, err)
-				if took := time.Since(start); b[0] != byte(i) || took > 700*time.Millisecond {
+				if took := time.Since(start); b[0] != byte(i) || took > timeout/2 {
 					t.Fatalf("byte %d came back as %d after %v", byte(i), b[0], took)
 				}
 			}

@@ -207,3 +207,6 @@ func (l *Listener) refused(level slog.Level, who netip.AddrPort, reason string) 
 	}
 	l.cfg.Log.Log(context.Background(), level, "connection refused", args...)
 }
+
+// Kind is what the listener serves.
+func (l *Listener) Kind() Kind { return l.cfg.Kind }

@@ -50,7 +50,13 @@ func clientTLS(t testing.TB) *tls.Config {
 	t.Helper()
 	files, err := authorityFiles()
 	must(t, err)
-	ca, err := os.ReadFile(files[2])
+	return trusting(t, files[2])
+}
+
+// trusting is the configuration of a client that trusts the CA in the file.
+func trusting(t testing.TB, caFile string) *tls.Config {
+	t.Helper()
+	ca, err := os.ReadFile(caFile)
 	must(t, err)
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(ca) {
@@ -131,12 +137,17 @@ func (k Kind) secure() bool { return k == MQTTS || k == WSS }
 // dialRaw opens the TCP or TLS connection below.
 func dialRaw(t testing.TB, l *Listener) net.Conn {
 	t.Helper()
-	c, err := net.Dial("tcp", l.Addr().String())
+	return dialRawAt(t, l.cfg.Kind, l.Addr().String(), clientTLS(t))
+}
+
+func dialRawAt(t testing.TB, kind Kind, address string, cfg *tls.Config) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
 	must(t, err)
 	t.Cleanup(func() { c.Close() })
 	must(t, c.SetDeadline(time.Now().Add(patience)))
-	if l.cfg.Kind.secure() {
-		s := tls.Client(c, clientTLS(t))
+	if kind.secure() {
+		s := tls.Client(c, cfg)
 		must(t, s.Handshake())
 		return s
 	}
@@ -157,7 +168,12 @@ type client struct {
 
 func dial(t testing.TB, l *Listener) *client {
 	t.Helper()
-	c := &client{Conn: dialRaw(t, l), ws: l.cfg.Kind.webSocket()}
+	return dialAt(t, l.cfg.Kind, l.Addr().String(), clientTLS(t))
+}
+
+func dialAt(t testing.TB, kind Kind, address string, cfg *tls.Config) *client {
+	t.Helper()
+	c := &client{Conn: dialRawAt(t, kind, address, cfg), ws: kind.webSocket()}
 	c.r = bufio.NewReader(c.Conn)
 	if c.ws {
 		_, err := io.WriteString(c.Conn, request("GET / HTTP/1.1"))

@@ -33,6 +33,7 @@ const (
 	opPong         = 0xA
 
 	maxControl = 125 // RFC 6455, 5.5
+	maxHeader  = 10  // of a frame that is not masked
 
 	closeNormal      = 1000
 	closeProtocol    = 1002
@@ -264,6 +265,14 @@ func closeFrame(code uint16, text string) []byte {
 	return appendFrame(nil, opClose, append(p, text[:min(len(text), maxControl-2)]...))
 }
 
+// header writes the header of a binary message of n bytes. It is made in the buffer: one of its own would escape.
+func (g *gather) header(n int) {
+	if len(g.buf)-g.n < maxHeader {
+		g.flush()
+	}
+	g.n += len(appendHeader(g.buf[g.n:g.n], opBinary, n))
+}
+
 // messages writes bufs as binary messages of at most maxFrame bytes.
 func (g *gather) messages(bufs net.Buffers) {
 	total := 0
@@ -276,8 +285,7 @@ func (g *gather) messages(bufs net.Buffers) {
 			if left == 0 {
 				left = min(total, maxFrame)
 				total -= left
-				var head [10]byte
-				g.write(appendHeader(head[:0], opBinary, left))
+				g.header(left)
 			}
 			n := min(left, len(b))
 			g.write(b[:n])

@@ -167,7 +167,7 @@ func TestFramesThatEndTheConnection(t *testing.T) {
 
 func TestMessageLimitRisesAtLogin(t *testing.T) {
 	var got int
-	l, peers := serve(t, Config{Kind: WS}, func(p *peer, b []byte) error {
+	l, peers := serve(t, Config{Kind: WS, DiscardBytes: 4 << 20}, func(p *peer, b []byte) error {
 		if got == 0 {
 			p.LoggedIn()
 		}
