@@ -123,7 +123,7 @@ func (b *Broker) Accept(t transport.Conn) transport.Handler {
 		return c
 	}
 	b.counters.connections.Add(1)
-	b.wheel.add(c, c.accepted.Add(b.cfg.Limits.ConnectTimeout))
+	b.wheel.add(c.watch, c.accepted.Add(b.cfg.Limits.ConnectTimeout))
 	return c
 }
 
@@ -212,9 +212,13 @@ func (b *Broker) tick() {
 			return
 		case <-t.C:
 			now := b.cfg.Now()
-			for _, c := range b.wheel.due(now) {
+			for _, w := range b.wheel.due(now) {
+				c := w.conn.Load()
+				if c == nil {
+					continue
+				}
 				if next := c.check(now); !next.IsZero() {
-					b.wheel.add(c, next)
+					b.wheel.add(w, next)
 				}
 			}
 		}

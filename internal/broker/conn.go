@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,7 @@ type conn struct {
 	b        *Broker
 	net      transport.Conn
 	accepted time.Time
+	watch    *watch
 	done     chan struct{} // closed when it ends
 	left     chan struct{} // closed when its organization has forgotten it
 
@@ -68,10 +70,11 @@ const connectLevel = 2 + len("MQIsdp") + 1
 var errEnded = errors.New("the connection has ended")
 
 func newConn(b *Broker, t transport.Conn) *conn {
-	c := &conn{b: b, net: t, accepted: b.cfg.Now(), done: make(chan struct{}), left: make(chan struct{})}
+	c := &conn{b: b, net: t, accepted: b.cfg.Now(), watch: new(watch), done: make(chan struct{}), left: make(chan struct{})}
 	c.room.L = &c.mu
 	c.write = c.writeLoop
 	c.lastRead.Store(c.accepted.UnixNano())
+	c.watch.conn.Store(c)
 	return c
 }
 
@@ -135,41 +138,85 @@ func (c *conn) Feed(p []byte) error {
 	if c.session != nil {
 		r.decoder.Version = c.session.Version()
 	}
-	kept := len(c.partial) > 0
-	if kept {
-		c.partial = append(c.partial, p...)
-		p = c.partial
+	for len(c.partial) > 0 && len(p) > 0 {
+		want := c.want(c.partial)
+		n := min(len(p), want-len(c.partial))
+		c.partial = extend(c.partial, p[:n], want)
+		p = p[n:]
+		if len(c.partial) < want {
+			return nil
+		}
+		rest, err := c.packets(r, c.partial)
+		if err != nil {
+			c.partial = nil
+			return err
+		}
+		if len(rest) == 0 {
+			c.partial = nil
+			c.started.Store(0)
+		}
+	}
+	if len(p) == 0 {
+		return nil
 	}
 	rest, err := c.packets(r, p)
 	if err != nil {
-		c.partial = nil
 		return err
 	}
-	switch {
-	case len(rest) == 0:
-		c.partial = nil
-		c.started.Store(0)
-	case kept && len(rest) == len(c.partial): // nothing was whole yet
-	default:
-		c.partial = append([]byte(nil), rest...)
+	if len(rest) > 0 {
+		c.partial = slices.Clone(rest)
 		c.started.Store(c.b.cfg.Now().UnixNano())
 	}
 	return nil
 }
 
+// want is how many bytes of the packet that begins b are needed before packets can do something with it.
+func (c *conn) want(b []byte) int {
+	h, n, err := mqtt.ReadHeader(b)
+	switch {
+	case err != nil:
+		return len(b)
+	case n == 0:
+		return len(b) + 1
+	case n+h.Length > c.packetLimit():
+		return n + min(h.Length, connectLevel)
+	}
+	return n + h.Length
+}
+
+// packetLimit is the largest packet that is taken now, in bytes.
+func (c *conn) packetLimit() int {
+	if c.session == nil {
+		return c.b.cfg.Limits.ConnectBytes
+	}
+	return int(c.b.cfg.Limits.Session.PacketBytes)
+}
+
+// trustedBytes is how much of a packet must have come before memory for all of it is taken.
+const trustedBytes = 64 << 10
+
+// extend appends p to b, which will have want bytes in the end.
+func extend(b, p []byte, want int) []byte {
+	if need := len(b) + len(p); need > cap(b) {
+		size := max(need, 2*cap(b))
+		if size > trustedBytes || size > want {
+			size = want
+		}
+		b = append(make([]byte, 0, size), b...)
+	}
+	return append(b, p...)
+}
+
 // packets handles the whole packets at the start of p and returns the rest.
 func (c *conn) packets(r *reader, p []byte) ([]byte, error) {
 	for len(p) > 0 {
-		limit := int(c.b.cfg.Limits.Session.PacketBytes)
-		if c.session == nil {
-			limit = c.b.cfg.Limits.ConnectBytes
-		}
+		limit := c.packetLimit()
 		h, n, err := mqtt.ReadHeader(p)
 		if err == nil && n > 0 && c.session == nil && h.Type != mqtt.CONNECT {
 			err = &mqtt.Error{Reason: mqtt.ProtocolError, Detail: "the first packet is " + h.Type.String() + ", not CONNECT"} // [MQTT-3.1.0-1]
 		}
 		if err == nil && n+h.Length > limit {
-			if c.session == nil && len(p) < n+connectLevel {
+			if c.session == nil && len(p) < n+min(h.Length, connectLevel) {
 				return p, nil // a little more says in which version to refuse it
 			}
 			err = &mqtt.Error{Reason: mqtt.PacketTooLarge, Detail: fmt.Sprintf("the packet is larger than %d bytes", limit)} // [MQTT-3.2.2-15]
@@ -310,6 +357,7 @@ func (c *conn) end(e ending) {
 		return
 	}
 	c.ended.Store(true)
+	c.watch.conn.Store(nil)
 	c.room.Broadcast()
 	s, o := c.session, c.home
 	var will *session.Message

@@ -63,7 +63,7 @@ func (c *conn) connect(r *reader, p *mqtt.Connect, now time.Time) error {
 	c.b.counters.count(&c.b.counters.logins, "ok")
 	c.lastRead.Store(c.b.cfg.Now().UnixNano())
 	if c.keepAlive > 0 {
-		c.b.wheel.add(c, c.b.cfg.Now().Add(c.keepAlive))
+		c.b.wheel.add(c.watch, c.b.cfg.Now().Add(c.keepAlive))
 	}
 	return nil
 }

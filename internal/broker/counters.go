@@ -26,9 +26,9 @@ var dropNames = [drops]string{"refused", "topic_invalid", "queue_full", "too_lar
 type counters struct {
 	connections   atomic.Int64
 	subscriptions atomic.Int64
-	in          [3]atomic.Uint64
-	out         [3]atomic.Uint64
-	drops       [drops]atomic.Uint64
+	in            [3]atomic.Uint64
+	out           [3]atomic.Uint64
+	drops         [drops]atomic.Uint64
 
 	mu         sync.Mutex
 	logins     map[string]uint64

@@ -27,7 +27,7 @@ import (
 // patience is how long anything may take that a script waits for.
 const patience = 30 * time.Second
 
-var binary, repository string
+var program, repository string
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -37,11 +37,11 @@ func run(m *testing.M) int {
 		panic(err)
 	}
 	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "cloudsignal")
+	program = filepath.Join(dir, "cloudsignal")
 	if repository, err = filepath.Abs("../.."); err != nil {
 		panic(err)
 	}
-	build := exec.Command("go", "build", "-o", binary, "cloudsignal/cmd/cloudsignal")
+	build := exec.Command("go", "build", "-o", program, "cloudsignal/cmd/cloudsignal")
 	build.Dir = repository
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "building the program: %v\n%s", err, out)
@@ -61,7 +61,7 @@ func TestScripts(t *testing.T) {
 			"fetch":      fetchCommand,
 		},
 		Setup: func(e *testscript.Env) error {
-			e.Setenv("PATH", filepath.Dir(binary)+string(os.PathListSeparator)+os.Getenv("PATH"))
+			e.Setenv("PATH", filepath.Dir(program)+string(os.PathListSeparator)+os.Getenv("PATH"))
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("E2E", filepath.Join(repository, "test", "e2e"))
 			e.Values[key{}] = make(map[string]*process)
@@ -118,6 +118,14 @@ type credentials struct {
 	SecretKey string `json:"secret_key"`
 }
 
+func readCredentials(file string) (c credentials, err error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return c, err
+	}
+	return c, json.Unmarshal(b, &c)
+}
+
 // startServer runs `serve` with every listener on a free port, unless args say otherwise, and waits until it is ready.
 func startServer(dir string, env []string, args ...string) (*process, ready, error) {
 	p := &process{stderr: new(output), exited: make(chan struct{})}
@@ -125,7 +133,7 @@ func startServer(dir string, env []string, args ...string) (*process, ready, err
 	for _, l := range []string{"mqtts", "wss", "https", "metrics"} {
 		all = append(all, "--"+l, "127.0.0.1:0")
 	}
-	p.cmd = exec.Command(binary, append(all, args...)...)
+	p.cmd = exec.Command(program, append(all, args...)...)
 	p.cmd.Dir, p.cmd.Env, p.cmd.Stderr = dir, env, p.stderr
 	stdout, err := p.cmd.StdoutPipe()
 	if err != nil {
@@ -197,10 +205,8 @@ func serverCommand(ts *testscript.TestScript, neg bool, args []string) {
 		if r.Credentials == "" {
 			return
 		}
-		b, err := os.ReadFile(r.Credentials)
+		c, err := readCredentials(r.Credentials)
 		ts.Check(err)
-		var c credentials
-		ts.Check(json.Unmarshal(b, &c))
 		ts.Setenv("ORG", c.Organization)
 		ts.Setenv("KEY", c.SecretKey)
 		ts.Setenv("AGENT", c.Users[0].Username)
