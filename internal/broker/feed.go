@@ -1,0 +1,198 @@
+package broker
+
+import (
+	"fmt"
+	"slices"
+
+	"cloudsignal/internal/mqtt"
+	"cloudsignal/internal/session"
+)
+
+// connectLevel is how far into the body of a CONNECT its version is known.
+const connectLevel = 2 + len("MQIsdp") + 1
+
+// Feed takes bytes as they come: every whole packet is handled in place, the start of the next is kept. What this read
+// caused, acknowledgements and deliveries, leaves in one write per connection at its end.
+func (c *conn) Feed(p []byte) error {
+	if c.isEnded() {
+		return errEnded
+	}
+	c.lastRead.Store(c.b.cfg.Now().UnixNano())
+	r := readers.Get().(*reader)
+	defer r.release(&c.b.counters)
+	r.decoder.Version = 0
+	if c.session != nil {
+		r.decoder.Version = c.session.Version()
+	}
+	for len(c.partial) > 0 && len(p) > 0 {
+		want := c.want(c.partial)
+		n := min(len(p), want-len(c.partial))
+		c.partial = extend(c.partial, p[:n], want)
+		p = p[n:]
+		if len(c.partial) < want {
+			return nil
+		}
+		rest, err := c.packets(r, c.partial)
+		if err != nil {
+			c.partial = nil
+			return err
+		}
+		if len(rest) == 0 {
+			c.partial = nil
+			c.started.Store(0)
+		}
+	}
+	if len(p) == 0 {
+		return nil
+	}
+	rest, err := c.packets(r, p)
+	if err != nil {
+		return err
+	}
+	if len(rest) > 0 {
+		c.partial = slices.Clone(rest)
+		c.started.Store(c.b.cfg.Now().UnixNano())
+	}
+	return nil
+}
+
+// want is how many bytes of the packet that begins b are needed before packets can do something with it.
+func (c *conn) want(b []byte) int {
+	h, n, err := mqtt.ReadHeader(b)
+	switch {
+	case err != nil:
+		return len(b)
+	case n == 0:
+		return len(b) + 1
+	case n+h.Length > c.packetLimit():
+		return n + min(h.Length, connectLevel)
+	}
+	return n + h.Length
+}
+
+// packetLimit is the largest packet that is taken now, in bytes.
+func (c *conn) packetLimit() int {
+	if c.session == nil {
+		return c.b.cfg.Limits.ConnectBytes
+	}
+	return int(c.b.cfg.Limits.Session.PacketBytes)
+}
+
+// trustedBytes is how much of a packet must have come before memory for all of it is taken.
+const trustedBytes = 64 << 10
+
+// extend appends p to b, which will have want bytes in the end.
+func extend(b, p []byte, want int) []byte {
+	if need := len(b) + len(p); need > cap(b) {
+		size := max(need, 2*cap(b))
+		if size > trustedBytes || size > want {
+			size = want
+		}
+		b = append(make([]byte, 0, size), b...)
+	}
+	return append(b, p...)
+}
+
+// packets handles the whole packets at the start of p and returns the rest.
+func (c *conn) packets(r *reader, p []byte) ([]byte, error) {
+	for len(p) > 0 {
+		limit := c.packetLimit()
+		h, n, err := mqtt.ReadHeader(p)
+		if err == nil && n > 0 && c.session == nil && h.Type != mqtt.CONNECT {
+			err = &mqtt.Error{Reason: mqtt.ProtocolError, Detail: "the first packet is " + h.Type.String() + ", not CONNECT"} // [MQTT-3.1.0-1]
+		}
+		if err == nil && n+h.Length > limit {
+			if c.session == nil && len(p) < n+min(h.Length, connectLevel) {
+				return p, nil // a little more says in which version to refuse it
+			}
+			err = &mqtt.Error{Reason: mqtt.PacketTooLarge, Detail: fmt.Sprintf("the packet is larger than %d bytes", limit)} // [MQTT-3.2.2-15]
+		}
+		if err != nil {
+			if c.session == nil && h.Type == mqtt.CONNECT {
+				return nil, c.refuseUnread(p[n:], err)
+			}
+			return nil, c.fail(err)
+		}
+		if n == 0 || len(p) < n+h.Length {
+			return p, nil
+		}
+		if err := c.packet(r, h, p[n:n+h.Length], n+h.Length); err != nil {
+			return nil, err
+		}
+		p = p[n+h.Length:]
+	}
+	return nil, nil
+}
+
+// packet handles one whole packet of size bytes.
+func (c *conn) packet(r *reader, h mqtt.Header, body []byte, size int) error {
+	now := c.b.cfg.Now()
+	p, err := r.decoder.Decode(h, body)
+	if c.session == nil {
+		if err != nil {
+			return c.refuseUnread(body, err)
+		}
+		return c.connect(r, p.(*mqtt.Connect), now)
+	}
+	if err != nil {
+		return c.fail(err)
+	}
+	c.mu.Lock()
+	for h.Type == mqtt.PUBLISH && !c.isEnded() && c.session.Blocked() {
+		c.wait(r)
+	}
+	if c.isEnded() {
+		c.mu.Unlock()
+		return errEnded
+	}
+	act, err := c.session.Handle(p, size, now)
+	r.mark(c)
+	c.mu.Unlock()
+	if err != nil {
+		return c.fail(err)
+	}
+	switch act.Kind {
+	case session.Publish:
+		pub := p.(*mqtt.Publish)
+		r.in[pub.QoS]++
+		c.answer(act.Slot, c.publish(r, pub, now))
+	case session.Refused:
+		r.in[p.(*mqtt.Publish).QoS]++
+		c.b.counters.drops[dropTopic].Add(1)
+		c.refused("publish", act.Reason.String(), p.(*mqtt.Publish).Topic)
+	case session.Subscribe:
+		c.subscribe(r, p.(*mqtt.Subscribe), now)
+	case session.Unsubscribe:
+		c.unsubscribe(r, p.(*mqtt.Unsubscribe))
+	case session.End:
+		c.end(ending{label: "disconnect"})
+		return errEnded
+	}
+	return nil
+}
+
+// wait lets the reader wait until the ring has room. Keep alive is frozen: it is we who do not read.
+func (c *conn) wait(r *reader) {
+	c.blocked.Store(true)
+	c.mu.Unlock()
+	r.flush()
+	c.mu.Lock()
+	if c.session.Blocked() && !c.isEnded() {
+		c.room.Wait()
+	}
+	c.lastRead.Store(c.b.cfg.Now().UnixNano())
+	c.blocked.Store(false)
+}
+
+// answer settles an inbound PUBLISH. It may be called from any goroutine, and only marks and wakes.
+func (c *conn) answer(slot session.Slot, reason mqtt.Reason) {
+	if slot == 0 {
+		return
+	}
+	c.mu.Lock()
+	if !c.isEnded() {
+		c.session.Answer(slot, reason)
+		c.room.Signal()
+	}
+	c.mu.Unlock()
+}
