@@ -33,8 +33,10 @@ const chosen = "correct horse"
 
 func newFixture(t *testing.T, cfg AuthConfig) *fixture {
 	t.Helper()
-	f := &fixture{t: t, directory: NewDirectory(), now: time.Unix(1000, 0),
-		records: make(map[string]*OrganizationRecord), password: make(map[string]string)}
+	f := &fixture{
+		t: t, directory: NewDirectory(), now: time.Unix(1000, 0),
+		records: make(map[string]*OrganizationRecord), password: make(map[string]string),
+	}
 	cfg.Now = func() time.Time { return f.now }
 	f.a = NewAuthenticator(f.directory, cfg)
 	f.a.verify = func(hash string, password []byte) (bool, error) {
@@ -44,8 +46,10 @@ func newFixture(t *testing.T, cfg AuthConfig) *fixture {
 		return Verify(hash, password)
 	}
 	for i, id := range []string{orgA, orgB} {
-		r := &OrganizationRecord{ID: id, UUID: []string{uuidA, uuidB}[i], Number: uint64(i + 1), Revision: 1, Limits: Limits{MaxConnections: 10 * (i + 1)},
-			Users: make(map[string]UserRecord)}
+		r := &OrganizationRecord{
+			ID: id, UUID: []string{uuidA, uuidB}[i], Number: uint64(i + 1), Revision: 1, Limits: Limits{MaxConnections: 10 * (i + 1)},
+			Users: make(map[string]UserRecord),
+		}
 		for _, name := range []string{"made", "off"} {
 			password, hash, err := NewPassword(rand.Reader)
 			if err != nil {

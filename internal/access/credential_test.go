@@ -140,8 +140,10 @@ func TestKeys(t *testing.T) {
 			t.Errorf("hash %s: %v", h, err)
 		}
 	}
-	for _, bad := range []string{"", "sk_", "sk", "_", "xx_" + strings.Repeat("a", 39), strings.Repeat("a", 42), strings.Repeat("_", 42),
-		"sk_" + strings.Repeat("é", 39)} {
+	for _, bad := range []string{
+		"", "sk_", "sk", "_", "xx_" + strings.Repeat("a", 39), strings.Repeat("a", 42), strings.Repeat("_", 42),
+		"sk_" + strings.Repeat("é", 39),
+	} {
 		if _, err := ParseKey(bad); err == nil {
 			t.Errorf("%q is a key", bad)
 		}

@@ -137,9 +137,23 @@ func TestUserPatterns(t *testing.T) {
 		pattern, name string
 		want          bool
 	}{
-		{"a", "a", true}, {"a", "b", false}, {"a", "ab", false}, {"%", "", true}, {"%", "abc", true}, {"agent-%", "agent-01", true},
-		{"agent-%", "agent-", true}, {"agent-%", "agent", false}, {"%-x", "a-b-x", true}, {"%-x", "a-x-y", false}, {"a%b%c", "aXbYbZc", true},
-		{"a%b%c", "acb", false}, {"%%", "a", true}, {"%a%a%a%", "aa", false}, {"A", "a", false}, {"", "", true}, {"", "a", false},
+		{"a", "a", true},
+		{"a", "b", false},
+		{"a", "ab", false},
+		{"%", "", true},
+		{"%", "abc", true},
+		{"agent-%", "agent-01", true},
+		{"agent-%", "agent-", true},
+		{"agent-%", "agent", false},
+		{"%-x", "a-b-x", true},
+		{"%-x", "a-x-y", false},
+		{"a%b%c", "aXbYbZc", true},
+		{"a%b%c", "acb", false},
+		{"%%", "a", true},
+		{"%a%a%a%", "aa", false},
+		{"A", "a", false},
+		{"", "", true},
+		{"", "a", false},
 	} {
 		if got := matchUser(c.pattern, c.name); got != c.want {
 			t.Errorf("matchUser(%q, %q) = %v", c.pattern, c.name, got)
@@ -294,8 +308,10 @@ func TestAgainstNaiveRules(t *testing.T) {
 	}).Filter(func(f string) bool { return f != "" })
 	rule := rapid.Custom(func(t *rapid.T) Rule {
 		f := filter.Draw(t, "filter")
-		return Rule{ID: f, User: "%", Topic: f, Permission: Permission(rapid.IntRange(1, 3).Draw(t, "permission")),
-			Effect: Effect(rapid.IntRange(1, 2).Draw(t, "effect")), Priority: rapid.IntRange(0, 2).Draw(t, "priority")}
+		return Rule{
+			ID: f, User: "%", Topic: f, Permission: Permission(rapid.IntRange(1, 3).Draw(t, "permission")),
+			Effect: Effect(rapid.IntRange(1, 2).Draw(t, "effect")), Priority: rapid.IntRange(0, 2).Draw(t, "priority"),
+		}
 	})
 	rapid.Check(t, func(t *rapid.T) {
 		rules := rapid.SliceOfN(rule, 1, 5).Draw(t, "rules")

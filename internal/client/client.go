@@ -353,8 +353,10 @@ func (c *Client) handle(p mqtt.Packet, acked chan<- *mqtt.Connack) error {
 func (c *Client) deliver(p *mqtt.Publish) error {
 	_, repeat := c.received[p.ID]
 	if p.QoS < 2 || !repeat {
-		m := &Message{Topic: string(p.Topic), Payload: append([]byte(nil), p.Payload...), QoS: p.QoS, Retain: p.Retain, Dup: p.Dup,
-			Properties: cloneProperties(&p.Properties)}
+		m := &Message{
+			Topic: string(p.Topic), Payload: append([]byte(nil), p.Payload...), QoS: p.QoS, Retain: p.Retain, Dup: p.Dup,
+			Properties: cloneProperties(&p.Properties),
+		}
 		select {
 		case c.inbound <- m:
 		case <-c.done:

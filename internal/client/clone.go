@@ -9,8 +9,10 @@ import (
 // cloneProperties copies properties out of the memory they were decoded from.
 func cloneProperties(p *mqtt.Properties) mqtt.Properties {
 	q := *p
-	for _, f := range []*[]byte{&q.ContentType, &q.ResponseTopic, &q.CorrelationData, &q.AssignedClientID, &q.AuthMethod, &q.AuthData,
-		&q.ResponseInfo, &q.ServerReference, &q.ReasonString} {
+	for _, f := range []*[]byte{
+		&q.ContentType, &q.ResponseTopic, &q.CorrelationData, &q.AssignedClientID, &q.AuthMethod, &q.AuthData,
+		&q.ResponseInfo, &q.ServerReference, &q.ReasonString,
+	} {
 		*f = slices.Clone(*f)
 	}
 	q.SubscriptionIDs = slices.Clone(p.SubscriptionIDs)

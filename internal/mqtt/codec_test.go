@@ -48,37 +48,59 @@ var vectors = []struct {
 	hex    string
 	packet Packet
 }{
-	{"connect 5.0", V5, "10 10 0004 4d515454 05 02 003c 00 0003 616263",
-		&Connect{Version: V5, CleanStart: true, KeepAlive: 60, ClientID: []byte("abc")}},
-	{"connect 5.0 with everything", V5,
+	{
+		"connect 5.0", V5, "10 10 0004 4d515454 05 02 003c 00 0003 616263",
+		&Connect{Version: V5, CleanStart: true, KeepAlive: 60, ClientID: []byte("abc")},
+	},
+	{
+		"connect 5.0 with everything", V5,
 		"10 28 0004 4d515454 05 f6 0000 05 11 0000000a 0001 63 05 18 00000005 0001 77 0001 70 0003 75406f 0002 7077",
-		&Connect{Version: V5, CleanStart: true, ClientID: []byte("c"), Properties: props(func(p *Properties) { p.Set(SessionExpiry); p.SessionExpiry = 10 }),
+		&Connect{
+			Version: V5, CleanStart: true, ClientID: []byte("c"), Properties: props(func(p *Properties) { p.Set(SessionExpiry); p.SessionExpiry = 10 }),
 			HasWill: true, WillQoS: 2, WillRetain: true, WillTopic: []byte("w"), WillPayload: []byte("p"),
 			WillProperties: props(func(p *Properties) { p.Set(WillDelay); p.WillDelay = 5 }),
-			HasUsername:    true, Username: []byte("u@o"), HasPassword: true, Password: []byte("pw")}},
-	{"connect 3.1.1 with a will", V311, "10 15 0004 4d515454 04 2e 000a 0001 63 0001 77 0003 010203",
-		&Connect{Version: V311, CleanStart: true, KeepAlive: 10, ClientID: []byte("c"), HasWill: true, WillQoS: 1, WillRetain: true,
-			WillTopic: []byte("w"), WillPayload: []byte{1, 2, 3}}},
-	{"connect 3.1", V31, "10 15 0006 4d5149736470 03 c2 000a 0001 63 0001 75 0001 70",
-		&Connect{Version: V31, CleanStart: true, KeepAlive: 10, ClientID: []byte("c"), HasUsername: true, Username: []byte("u"),
-			HasPassword: true, Password: []byte("p")}},
+			HasUsername:    true, Username: []byte("u@o"), HasPassword: true, Password: []byte("pw"),
+		},
+	},
+	{
+		"connect 3.1.1 with a will", V311, "10 15 0004 4d515454 04 2e 000a 0001 63 0001 77 0003 010203",
+		&Connect{
+			Version: V311, CleanStart: true, KeepAlive: 10, ClientID: []byte("c"), HasWill: true, WillQoS: 1, WillRetain: true,
+			WillTopic: []byte("w"), WillPayload: []byte{1, 2, 3},
+		},
+	},
+	{
+		"connect 3.1", V31, "10 15 0006 4d5149736470 03 c2 000a 0001 63 0001 75 0001 70",
+		&Connect{
+			Version: V31, CleanStart: true, KeepAlive: 10, ClientID: []byte("c"), HasUsername: true, Username: []byte("u"),
+			HasPassword: true, Password: []byte("p"),
+		},
+	},
 	{"connack 5.0", V5, "20 06 00 00 03 21 0014", &Connack{Properties: props(func(p *Properties) { p.Set(ReceiveMaximum); p.ReceiveMaximum = 20 })}},
 	{"connack 3.1.1", V311, "20 02 01 00", &Connack{SessionPresent: true}},
 	{"connack 3.1.1 refused", V311, "20 02 00 04", &Connack{Reason: BadUserNameOrPassword}},
 	{"publish QoS 0", V311, "30 05 0001 61 6869", &Publish{Topic: []byte("a"), Payload: []byte("hi")}},
-	{"publish QoS 2 5.0", V5, "3d 0c 0001 61 0007 05 02 0000003c 68", &Publish{Dup: true, QoS: 2, Retain: true, ID: 7, Topic: []byte("a"), Payload: []byte("h"),
-		Properties: props(func(p *Properties) { p.Set(MessageExpiry); p.MessageExpiry = 60 })}},
+	{"publish QoS 2 5.0", V5, "3d 0c 0001 61 0007 05 02 0000003c 68", &Publish{
+		Dup: true, QoS: 2, Retain: true, ID: 7, Topic: []byte("a"), Payload: []byte("h"),
+		Properties: props(func(p *Properties) { p.Set(MessageExpiry); p.MessageExpiry = 60 }),
+	}},
 	{"publish with an alias", V5, "30 06 0000 03 23 0005", &Publish{Topic: []byte{}, Properties: props(func(p *Properties) { p.Set(TopicAlias); p.TopicAlias = 5 })}},
 	{"puback short", V5, "40 02 0007", &Ack{Type: PUBACK, ID: 7}},
 	{"puback with reason", V5, "40 03 0007 10", &Ack{Type: PUBACK, ID: 7, Reason: NoMatchingSubscribers}},
-	{"pubrec with reason string", V5, "50 08 0007 87 04 1f 0001 78", &Ack{Type: PUBREC, ID: 7, Reason: NotAuthorized,
-		Properties: props(func(p *Properties) { p.Set(ReasonString); p.ReasonString = []byte("x") })}},
+	{"pubrec with reason string", V5, "50 08 0007 87 04 1f 0001 78", &Ack{
+		Type: PUBREC, ID: 7, Reason: NotAuthorized,
+		Properties: props(func(p *Properties) { p.Set(ReasonString); p.ReasonString = []byte("x") }),
+	}},
 	{"pubrel", V311, "62 02 0007", &Ack{Type: PUBREL, ID: 7}},
 	{"pubcomp", V5, "70 03 0007 92", &Ack{Type: PUBCOMP, ID: 7, Reason: PacketIDNotFound}},
-	{"subscribe 5.0", V5, "82 09 0001 02 0b 05 0001 61 2d", &Subscribe{ID: 1, Properties: Properties{SubscriptionIDs: []uint32{5}},
-		Subscriptions: []Subscription{{Filter: []byte("a"), QoS: 1, NoLocal: true, RetainAsPublished: true, RetainHandling: RetainDoNotSend}}}},
-	{"subscribe 3.1.1", V311, "82 0a 0001 0001 61 02 0001 62 00", &Subscribe{ID: 1,
-		Subscriptions: []Subscription{{Filter: []byte("a"), QoS: 2}, {Filter: []byte("b")}}}},
+	{"subscribe 5.0", V5, "82 09 0001 02 0b 05 0001 61 2d", &Subscribe{
+		ID: 1, Properties: Properties{SubscriptionIDs: []uint32{5}},
+		Subscriptions: []Subscription{{Filter: []byte("a"), QoS: 1, NoLocal: true, RetainAsPublished: true, RetainHandling: RetainDoNotSend}},
+	}},
+	{"subscribe 3.1.1", V311, "82 0a 0001 0001 61 02 0001 62 00", &Subscribe{
+		ID:            1,
+		Subscriptions: []Subscription{{Filter: []byte("a"), QoS: 2}, {Filter: []byte("b")}},
+	}},
 	{"suback 5.0", V5, "90 05 0001 00 01 87", &Suback{ID: 1, Reasons: []Reason{GrantedQoS1, NotAuthorized}}},
 	{"unsubscribe", V5, "a2 06 0001 00 0001 61", &Unsubscribe{ID: 1, Filters: [][]byte{[]byte("a")}}},
 	{"unsuback 5.0", V5, "b0 05 0001 00 00 11", &Unsuback{ID: 1, Reasons: []Reason{Success, NoSubscriptionExisted}}},
@@ -88,8 +110,10 @@ var vectors = []struct {
 	{"disconnect short", V5, "e0 00", &Disconnect{}},
 	{"disconnect", V5, "e0 01 04", &Disconnect{Reason: DisconnectWithWill}},
 	{"disconnect 3.1.1", V311, "e0 00", &Disconnect{}},
-	{"auth", V5, "f0 07 18 05 15 0002 616d", &Auth{Reason: ContinueAuthentication,
-		Properties: props(func(p *Properties) { p.Set(AuthMethod); p.AuthMethod = []byte("am") })}},
+	{"auth", V5, "f0 07 18 05 15 0002 616d", &Auth{
+		Reason:     ContinueAuthentication,
+		Properties: props(func(p *Properties) { p.Set(AuthMethod); p.AuthMethod = []byte("am") }),
+	}},
 }
 
 func TestVectors(t *testing.T) {

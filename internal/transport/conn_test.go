@@ -382,3 +382,74 @@ func TestPollingSocket(t *testing.T) {
 		t.Fatalf("at the end, polling: %d, %v", n, err)
 	}
 }
+
+// The last words of TLS and WebSocket cannot be written, for the kernel's buffers are full: DiscardTime bounds the wait.
+func TestShutdownOfAPeerThatDoesNotRead(t *testing.T) {
+	for _, kind := range kinds {
+		t.Run(string(kind), func(t *testing.T) {
+			l, peers := serve(t, Config{Kind: kind, DiscardTime: 50 * time.Millisecond}, nil)
+			dial(t, l)
+			p := await(t, peers, "the connection")
+			raw := p.Conn.(*conn).raw
+			for _, n := range []int{64 << 10, 1} { // what the kernel moves in between makes room for a little more
+				for idle := 0; idle < 1000; {
+					k, err := raw.tryWrite(make([]byte, n))
+					must(t, err)
+					if idle++; k > 0 {
+						idle = 0
+					}
+				}
+			}
+			start := time.Now()
+			p.Shutdown()
+			await(t, p.closed, "Closed")
+			if took := time.Since(start); took > 4*time.Second { // crypto/tls would give close_notify 5 s
+				t.Errorf("it took %v", took)
+			}
+		})
+	}
+}
+
+// What waits in the socket as many small TLS records is read into the pooled buffer, not cut at 512 bytes.
+func TestBurstOfSmallRecords(t *testing.T) {
+	const records, size = 20, 1000
+	release, done := make(chan struct{}), make(chan struct{})
+	feeds, got := 0, 0
+	l, _ := serve(t, Config{Kind: MQTTS}, func(_ *peer, b []byte) error {
+		<-release
+		feeds++
+		if got += len(b); got == records*size {
+			close(done)
+		}
+		return nil
+	})
+	c := dial(t, l)
+	for range records {
+		_, err := c.Write(make([]byte, size))
+		must(t, err)
+	}
+	close(release)
+	await(t, done, "all bytes")
+	if feeds > records+1 {
+		t.Errorf("%d records were fed in %d pieces", records, feeds)
+	}
+}
+
+// An owner that ends a connection late, or twice, starts nothing any more.
+func TestShutdownAfterTheEnd(t *testing.T) {
+	for _, kind := range kinds {
+		l, peers := serve(t, Config{Kind: kind}, nil)
+		c := dial(t, l)
+		p := await(t, peers, "the connection")
+		c.Conn.Close()
+		await(t, p.closed, "Closed")
+		p.Shutdown()
+		p.Close() //nolint:errcheck // it may be closed already
+		if p.Conn.(*conn).sent != nil {
+			t.Errorf("%s: it says its last words after Closed", kind)
+		}
+		if err := p.Write(net.Buffers{[]byte("x")}); err == nil {
+			t.Errorf("%s: it writes after Closed", kind)
+		}
+	}
+}

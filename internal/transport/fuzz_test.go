@@ -104,6 +104,7 @@ func frameSeeds(f *testing.F) {
 	f.Add(uint64(7), slices.Concat(frame(0x89, ""), frame(0x81, "text")))
 	f.Add(uint64(8), frame(0x88, "\x03\xe8\xff"))
 	f.Add(uint64(9), []byte{0x82, 0xfe, 0xff})
+	f.Add(uint64(10), []byte("\x82\x04keyxdata"))
 }
 
 const fuzzLimit = 4096

@@ -118,7 +118,7 @@ func TestFramesThatEndTheConnection(t *testing.T) {
 		{"announces too much in a fragment", slices.Concat(frame(0x02, "12345"), announce(0x80, 1<<64-1)), 1009},
 		{"many fragments", slices.Concat(frame(0x02, string(make([]byte, 600))), frame(0x80, string(make([]byte, 425)))), 1009},
 		{"one more than allowed", frame(0x82, string(make([]byte, 1025))), 1009},
-		{"not masked", []byte{0x82, 0x01, 'x'}, 1002},
+		{"not masked", []byte("\x82\x04keyxdata"), 1002}, // were the bit not looked at, all would be well
 		{"reserved bit: compressed", frame(0xc2, "x"), 1002},
 		{"reserved bit of a ping", frame(0x99, "x"), 1002},
 		{"unknown data opcode", frame(0x83, "x"), 1002},
@@ -387,7 +387,7 @@ func TestAnotherImplementation(t *testing.T) {
 		if s := await(t, g.got, "the last words"); string(s) != "last words" {
 			t.Errorf("last came %q", s)
 		}
-		if e, ok := (await(t, g.closed, "the end")).(*gws.CloseError); !ok || e.Code != 1000 {
+		if e, ok := await(t, g.closed, "the end").(*gws.CloseError); !ok || e.Code != 1000 {
 			t.Errorf("closed by %v", e)
 		}
 		c.NetConn().Close() //nolint:errcheck // it is over

@@ -257,8 +257,10 @@ func packet(verb string, a args, i int) (mqtt.Packet, error) {
 	case "subscribe":
 		p := &mqtt.Subscribe{ID: id}
 		for _, f := range a["filter"] {
-			p.Subscriptions = append(p.Subscriptions, mqtt.Subscription{Filter: bytesOf(f), QoS: mqtt.QoS(a.number("qos", 0)), NoLocal: a.has("no-local"),
-				RetainAsPublished: a.has("rap"), RetainHandling: mqtt.RetainHandling(a.number("rh", 0))})
+			p.Subscriptions = append(p.Subscriptions, mqtt.Subscription{
+				Filter: bytesOf(f), QoS: mqtt.QoS(a.number("qos", 0)), NoLocal: a.has("no-local"),
+				RetainAsPublished: a.has("rap"), RetainHandling: mqtt.RetainHandling(a.number("rh", 0)),
+			})
 		}
 		setProperties(&p.Properties, a)
 		return p, nil

@@ -103,8 +103,10 @@ func frameHeader(opcode byte, n uint64) []byte {
 // login connects as the agent.
 func (s *target) login(a *attacker, v mqtt.Version) error {
 	u := s.credentials.Users[0]
-	c := mqtt.Connect{Version: v, CleanStart: true, ClientID: fmt.Appendf(nil, "abuser-%p", a), HasUsername: true, Username: []byte(u.Username),
-		HasPassword: true, Password: []byte(u.Password)}
+	c := mqtt.Connect{
+		Version: v, CleanStart: true, ClientID: fmt.Appendf(nil, "abuser-%p", a), HasUsername: true, Username: []byte(u.Username),
+		HasPassword: true, Password: []byte(u.Password),
+	}
 	if err := a.send(c.Append(nil, v)); err != nil {
 		return err
 	}
@@ -229,20 +231,28 @@ var abuses = []struct {
 	{name: "noise", listener: "mqtts", bytes: []byte(strings.Repeat("\x00\xff\x7f", 5000)), want: "closed"},
 	{name: "1 byte of CONNECT", listener: "mqtts", bytes: []byte{0x10}, open: true},
 	{name: "256 MB CONNECT announced", listener: "mqtts", bytes: append([]byte{0x10, 0xff, 0xff, 0xff, 0x7f}, connect(mqtt.Connect{Version: mqtt.V5})[2:]...), want: "CONNACK Packet too large"},
-	{name: "64 KB credentials", listener: "mqtts", bytes: connect(mqtt.Connect{Version: mqtt.V5, HasUsername: true, Username: []byte(strings.Repeat("u", 65535)),
-		HasPassword: true, Password: []byte(strings.Repeat("p", 65535))}), want: "CONNACK Packet too large"},
-	{name: "64 KB credentials on 3.1.1", listener: "mqtts", bytes: connect(mqtt.Connect{Version: mqtt.V311, HasUsername: true, Username: []byte(strings.Repeat("u", 65535)),
-		HasPassword: true, Password: []byte(strings.Repeat("p", 65535))}), want: "closed"},
-	{name: "60 KB user name", listener: "mqtts", bytes: connect(mqtt.Connect{Version: mqtt.V5, HasUsername: true, Username: []byte(strings.Repeat("u@", 30000)),
-		HasPassword: true, Password: []byte("p")}), want: "CONNACK Bad User Name or Password", once: true}, // more of them are too many failures
+	{name: "64 KB credentials", listener: "mqtts", bytes: connect(mqtt.Connect{
+		Version: mqtt.V5, HasUsername: true, Username: []byte(strings.Repeat("u", 65535)),
+		HasPassword: true, Password: []byte(strings.Repeat("p", 65535)),
+	}), want: "CONNACK Packet too large"},
+	{name: "64 KB credentials on 3.1.1", listener: "mqtts", bytes: connect(mqtt.Connect{
+		Version: mqtt.V311, HasUsername: true, Username: []byte(strings.Repeat("u", 65535)),
+		HasPassword: true, Password: []byte(strings.Repeat("p", 65535)),
+	}), want: "closed"},
+	{name: "60 KB user name", listener: "mqtts", bytes: connect(mqtt.Connect{
+		Version: mqtt.V5, HasUsername: true, Username: []byte(strings.Repeat("u@", 30000)),
+		HasPassword: true, Password: []byte("p"),
+	}), want: "CONNACK Bad User Name or Password", once: true}, // more of them are too many failures
 	{name: "bad UTF-8 in CONNECT", listener: "mqtts", bytes: connect(mqtt.Connect{Version: mqtt.V5, ClientID: []byte{0xc3, 0x28}}), want: "CONNACK Malformed Packet"},
 	{name: "half a PUBLISH", listener: "mqtts", login: true, bytes: publish(mqtt.Publish{Topic: []byte("a"), Payload: make([]byte, 1<<20-100)})[:1<<19], open: true},
 	{name: "256 MB PUBLISH announced", listener: "mqtts", login: true, bytes: []byte{0x30, 0xff, 0xff, 0xff, 0x7f}, want: "DISCONNECT Packet too large"},
 	{name: "2 MB PUBLISH", listener: "mqtts", login: true, bytes: publish(mqtt.Publish{Topic: []byte("a"), Payload: make([]byte, 2<<20)}), want: "DISCONNECT Packet too large"},
 	{name: "bad UTF-8 in a topic", listener: "mqtts", login: true, bytes: publish(mqtt.Publish{Topic: []byte{'a', 0xff}}), want: "DISCONNECT Malformed Packet"},
 	{name: "10,000 levels published", listener: "mqtts", login: true, bytes: publish(mqtt.Publish{QoS: 1, ID: 1, Topic: []byte(strings.Repeat("/", 9999))}), want: "ACK Topic Name invalid"},
-	{name: "10,000 levels subscribed", listener: "mqtts", login: true, bytes: (&mqtt.Subscribe{ID: 1, Subscriptions: []mqtt.Subscription{{Filter: []byte(strings.Repeat("+/", 9999))}}}).Append(nil, mqtt.V5),
-		want: "SUBACK Topic Filter invalid"},
+	{
+		name: "10,000 levels subscribed", listener: "mqtts", login: true, bytes: (&mqtt.Subscribe{ID: 1, Subscriptions: []mqtt.Subscription{{Filter: []byte(strings.Repeat("+/", 9999))}}}).Append(nil, mqtt.V5),
+		want: "SUBACK Topic Filter invalid",
+	},
 	{name: "10,000 filters", listener: "mqtts", login: true, bytes: manyFilters(10_000), want: "DISCONNECT Quota exceeded"},
 	{name: "malformed packet", listener: "mqtts", login: true, bytes: []byte{0x36, 0x02, 0x00, 0x00}, want: "DISCONNECT Malformed Packet"},
 	{name: "second CONNECT", listener: "mqtts", login: true, bytes: connect(mqtt.Connect{Version: mqtt.V5}), want: "DISCONNECT Protocol Error"},
@@ -347,8 +357,10 @@ func (s *target) bystander(stop <-chan struct{}) func() (int, error) {
 		u := s.credentials.Users[user]
 		c, err := client.Dial(ctx, client.Options{
 			Target: client.Target{URL: &url.URL{Scheme: "mqtts", Host: s.ready.Addresses["mqtts"]}, TLS: s.trust},
-			Connect: mqtt.Connect{Version: mqtt.V5, CleanStart: true, HasUsername: true, Username: []byte(u.Username),
-				HasPassword: true, Password: []byte(u.Password)},
+			Connect: mqtt.Connect{
+				Version: mqtt.V5, CleanStart: true, HasUsername: true, Username: []byte(u.Username),
+				HasPassword: true, Password: []byte(u.Password),
+			},
 		})
 		if err != nil {
 			s.t.Fatal(err)
