@@ -15,8 +15,7 @@ import (
 // CONNECT is looked at before it is accepted ([MQTT-3.1.4-6]).
 func (c *conn) connect(r *reader, p *mqtt.Connect, now time.Time) error {
 	c.judging.Store(true)
-	if err := c.checkConnect(p); err != nil {
-		e := err.(*mqtt.Error)
+	if e := c.checkConnect(p); e != nil {
 		return c.refuse(refusalOf(p, e.Reason, "connect_invalid", e.Detail))
 	}
 	clientID, assigned := string(p.ClientID), false
@@ -69,7 +68,7 @@ func (c *conn) connect(r *reader, p *mqtt.Connect, now time.Time) error {
 }
 
 // checkConnect refuses what no log-in can make good.
-func (c *conn) checkConnect(p *mqtt.Connect) error {
+func (c *conn) checkConnect(p *mqtt.Connect) *mqtt.Error {
 	switch {
 	case p.Properties.Has(mqtt.AuthMethod):
 		return &mqtt.Error{Reason: mqtt.BadAuthMethod, Detail: "no authentication method is offered"} // [MQTT-4.12.0-1]

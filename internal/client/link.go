@@ -134,6 +134,7 @@ func dialWeb(ctx context.Context, u *url.URL, conn net.Conn) (link, error) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() }) //nolint:errcheck // it only ends the handshake
 	defer stop()
 	w := &web{}
+	//nolint:bodyclose // the body of an upgrade is the connection, which is closed
 	ws, response, err := gws.NewClientFromConn(w, &gws.ClientOption{
 		Addr:               u.String(),
 		RequestHeader:      http.Header{"Sec-Websocket-Protocol": {"mqtt"}},

@@ -69,7 +69,7 @@ func Wrap(code Code, err error, format string, args ...any) error {
 // Under puts a path before the field of an Invalid error ("topic" under "rules[2]" is "rules[2].topic"). Other errors, nil
 // among them, stay as they are.
 func Under(path string, err error) error {
-	e, ok := err.(*Error)
+	e, ok := err.(*Error) //nolint:errorlint // only what is outermost gets the path
 	if !ok || e.Code != Invalid {
 		return err
 	}

@@ -49,7 +49,7 @@ const sharePrefix = "$share/"
 
 // view is x as a string, without a copy. It is valid as long as x is and only while nobody writes to x, so none of it may be
 // kept. The header of a string is the beginning of the header of a slice.
-func view[T ~string | ~[]byte](x T) string { return *(*string)(unsafe.Pointer(&x)) }
+func view[T ~string | ~[]byte](x T) string { return *(*string)(unsafe.Pointer(&x)) } //nolint:gosec // a string is the front of a slice; it does not outlive x
 
 // CheckName reports why x is not a topic name: ErrEmpty, ErrUTF8, ErrNUL or ErrWildcard, and only for one that is well
 // formed ErrTooLong or ErrTooDeep.

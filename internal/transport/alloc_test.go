@@ -26,13 +26,13 @@ func TestWritesDoNotAllocate(t *testing.T) {
 			drained <- err
 		}()
 		b := []byte("some bytes")
-		if n := testing.AllocsPerRun(1000, func() { p.TryWrite(b) }); n != 0 {
+		if n := testing.AllocsPerRun(1000, func() { _, _ = p.TryWrite(b) }); n != 0 {
 			t.Errorf("%s: TryWrite: %v", kind, n)
 		}
 		vec := make(net.Buffers, 2)
 		if n := testing.AllocsPerRun(1000, func() {
 			vec = append(vec[:0], b, b)
-			p.Write(vec)
+			_ = p.Write(vec)
 		}); n != 0 {
 			t.Errorf("%s: Write: %v", kind, n)
 		}

@@ -194,7 +194,7 @@ func (c *conn) read(h Handler) (end, failed error) {
 		case err == nil && burst == nil && n == len(buf):
 			burst = bursts.Get().(*[burstBuffer]byte)
 			buf, c.raw.polling = burst[:], true
-		case err == nil && n < fullRead && shortIsLast, err == errWouldBlock{}:
+		case err == nil && n < fullRead && shortIsLast, err == errWouldBlock{}: //nolint:errorlint // our own reader's, never wrapped
 			calm()
 		case err != nil:
 			return nil, err

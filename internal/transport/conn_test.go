@@ -136,7 +136,7 @@ func TestFeedErrorLeavesTimeForTheLastWrite(t *testing.T) {
 			l, peers := serve(t, Config{Kind: kind}, func(p *peer, _ []byte) error {
 				go func() {
 					<-written
-					p.Write(net.Buffers{[]byte("why")})
+					_ = p.Write(net.Buffers{[]byte("why")})
 					p.Shutdown()
 				}()
 				return refused

@@ -50,7 +50,7 @@ type closing struct {
 
 // text is the reason in the close frame: what the client did wrong, nothing if it did not.
 func (c *closing) text() string {
-	if c.err == io.EOF {
+	if c.err == io.EOF { //nolint:errorlint // bufio and crypto/tls never wrap it
 		return ""
 	}
 	return c.err.Error()

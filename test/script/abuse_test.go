@@ -74,7 +74,7 @@ func (s *target) dial(listener string) (*attacker, error) {
 	}
 	a := &attacker{conn: c, r: bufio.NewReader(c), web: listener == "wss"}
 	if a.web {
-		fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
+		_, _ = fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
 			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n")
 		r, err := http.ReadResponse(a.r, nil)
 		if err != nil || r.StatusCode != http.StatusSwitchingProtocols {
