@@ -24,26 +24,29 @@ type Message struct {
 	fields   int // where the properties begin behind their length prefix
 	propsEnd int
 
-	expires int64 // Unix nanoseconds; 0: never
+	expires int64 // Unix nanoseconds, of an unpublished will nanoseconds; if hasExpiry
 	qos     mqtt.QoS
 	retain  bool
+
+	hasExpiry bool
 }
 
 var messages = sync.Pool{New: func() any { return new(Message) }}
 
 // NewMessage makes a message of a PUBLISH, copying what it needs; the caller holds the one reference. The properties that
-// belong to the hop (topic alias, subscription identifiers) are removed from p. The time counts message expiry
+// belong to the hop or to a will (topic alias, subscription identifiers, will delay) are removed from p. The time counts message expiry
 // ([MQTT-3.3.2-5]).
 func NewMessage(p *mqtt.Publish, now time.Time) *Message {
 	m := messages.Get().(*Message)
 	m.refs.Store(1)
 	m.qos, m.retain, m.expires = p.QoS, p.Retain, 0
 	props := &p.Properties
-	if props.Has(mqtt.MessageExpiry) {
+	if m.hasExpiry = props.Has(mqtt.MessageExpiry); m.hasExpiry {
 		m.expires = now.UnixNano() + int64(props.MessageExpiry)*int64(time.Second)
 		props.Clear(mqtt.MessageExpiry)
 	}
 	props.Clear(mqtt.TopicAlias)
+	props.Clear(mqtt.WillDelay)
 	props.Clear(mqtt.SubscriptionIdentifier)
 
 	b := append(m.buf[:0], byte(len(p.Topic)>>8), byte(len(p.Topic)))
@@ -100,7 +103,7 @@ func (m *Message) Retain() bool { return m.retain }
 func (m *Message) Size() int { return len(m.buf) + 64 }
 
 // Expired reports whether the message may no longer be sent ([MQTT-3.3.2-5]).
-func (m *Message) Expired(now time.Time) bool { return m.expires != 0 && now.UnixNano() > m.expires }
+func (m *Message) Expired(now time.Time) bool { return m.hasExpiry && now.UnixNano() > m.expires }
 
 // remaining is the message expiry interval to send on, in seconds, rounded up ([MQTT-3.3.2-6]).
 func (m *Message) remaining(now time.Time) uint32 {

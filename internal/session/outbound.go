@@ -43,6 +43,7 @@ type queue struct {
 	first  int
 	bytes  int
 	stored int // deliveries with Stored set
+	zeros  int // deliveries at QoS 0; there are some only because of stored ones
 }
 
 // queueOverhead is what a waiting delivery costs beside its body, in bytes.
@@ -59,6 +60,9 @@ func (q *queue) push(d Delivery) {
 		q.items, q.first = q.items[:n], 0
 	}
 	q.items = append(q.items, d)
+	if d.QoS == 0 {
+		q.zeros++
+	}
 	if d.Stored {
 		q.stored++
 	} else {
@@ -71,11 +75,7 @@ func (q *queue) pop() Delivery {
 	d := q.items[q.first]
 	q.items[q.first] = Delivery{}
 	q.first++
-	if d.Stored {
-		q.stored--
-	} else {
-		q.bytes -= d.Message.Size() + queueOverhead
-	}
+	q.forget(&d)
 	if q.first == len(q.items) {
 		q.items, q.first = q.items[:0], 0
 		if cap(q.items) > 1024 {
@@ -85,10 +85,22 @@ func (q *queue) pop() Delivery {
 	return d
 }
 
+// forget takes a delivery out of the counts.
+func (q *queue) forget(d *Delivery) {
+	if d.QoS == 0 {
+		q.zeros--
+	}
+	if d.Stored {
+		q.stored--
+	} else {
+		q.bytes -= d.Message.Size() + queueOverhead
+	}
+}
+
 // Deliver sends a message to the client or lets it wait; drops are the caller's to count. Order is kept per QoS, and
 // behind stored messages among all.
 func (s *Session) Deliver(d *Delivery, now time.Time) Outcome {
-	if d.QoS == 0 && s.queue.stored == 0 && !d.Stored {
+	if d.QoS == 0 && s.queue.stored == 0 && s.queue.zeros == 0 && !d.Stored {
 		if s.Pending()+len(d.Message.buf) > s.limits.OutboundBytes {
 			return Full
 		}
@@ -130,14 +142,40 @@ func (s *Session) TakeTally() Tally {
 func (s *Session) Pump(now time.Time) {
 	for s.queue.len() > 0 && s.room(s.queue.items[s.queue.first].QoS) {
 		d := s.queue.pop()
-		switch s.write(&d, now) {
-		case Expired:
-			s.tally.Expired++
-		case TooLarge:
-			s.tally.TooLarge++
-		}
-		d.Message.Release()
+		s.pumped(&d, now)
 	}
+	if s.queue.stored == 0 && s.queue.zeros > 0 && s.room(0) {
+		s.pumpZeros(now)
+	}
+}
+
+// pumpZeros sends what waits at QoS 0, now that no stored message is before it: it does not wait for the window.
+func (s *Session) pumpZeros(now time.Time) {
+	q := &s.queue
+	kept := q.items[:q.first]
+	for i := q.first; i < len(q.items); i++ {
+		d := q.items[i]
+		if d.QoS > 0 || !s.room(0) {
+			kept = append(kept, d)
+			continue
+		}
+		q.forget(&d)
+		s.pumped(&d, now)
+	}
+	clear(q.items[len(kept):])
+	q.items = kept
+}
+
+// pumped writes a delivery that has waited.
+func (s *Session) pumped(d *Delivery, now time.Time) {
+	switch s.write(d, now) {
+	case Expired:
+		s.tally.Expired++
+	case TooLarge:
+		s.tally.TooLarge++
+	case Sent, Queued, Full:
+	}
+	d.Message.Release()
 }
 
 // write encodes one delivery now: packet id, expiry, alias and identifiers are this session's, all else is shared.
@@ -150,7 +188,7 @@ func (s *Session) write(d *Delivery, now time.Time) Outcome {
 	if s.version == mqtt.V5 {
 		h.v5 = true
 		h.identifiers = d.Identifiers
-		if m.expires != 0 {
+		if m.hasExpiry {
 			h.expiry, h.hasExpiry = m.remaining(now), true
 		}
 		h.alias, h.aliasKnown = s.alias(m)

@@ -83,7 +83,7 @@ func New(c *mqtt.Connect, clientID string, limits Limits, now time.Time) *Sessio
 		w := mqtt.Publish{QoS: c.WillQoS, Retain: c.WillRetain, Topic: c.WillTopic, Payload: c.WillPayload, Properties: c.WillProperties}
 		s.will = NewMessage(&w, now)
 		// A will's expiry counts from its publication (3.1.3.2.4): until then it is an interval.
-		if s.will.expires != 0 {
+		if s.will.hasExpiry {
 			s.will.expires -= now.UnixNano()
 		}
 	}
@@ -257,7 +257,7 @@ func (s *Session) Disconnect(r mqtt.Reason, detail string) {
 func (s *Session) TakeWill(now time.Time) *Message {
 	w := s.will
 	s.will = nil
-	if w != nil && w.expires != 0 {
+	if w != nil && w.hasExpiry {
 		w.expires += now.UnixNano()
 	}
 	return w

@@ -117,6 +117,11 @@ func (s *scenario) collect(out *strings.Builder) {
 		got := s.clients[name].taken()
 		sortRetained(got)
 		for _, line := range got {
+			if strings.HasPrefix(line, "broken") {
+				s.t.Errorf("%s was sent what is not MQTT: %s", name, line)
+			}
+		}
+		for _, line := range got {
 			fmt.Fprintf(out, "%s: %s\n", name, line)
 		}
 	}
