@@ -23,10 +23,6 @@ import (
 	"cloudsignal/internal/mqtt"
 )
 
-// memoryCap is the most resident memory, in bytes, that the server may have while one abuse is done to it by 4 rounds of
-// 50 connections at once, each of which may make it buffer 64 KiB before log-in and 1 MiB after it.
-const memoryCap = 160 << 20
-
 // attacker is a connection that does wrong things by hand.
 type attacker struct {
 	conn *tls.Conn

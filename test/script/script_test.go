@@ -63,6 +63,9 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", filepath.Dir(program)+string(os.PathListSeparator)+os.Getenv("PATH"))
 			e.Setenv("HOME", e.WorkDir)
+			if chromium := os.Getenv("CHROMIUM"); chromium != "" {
+				e.Setenv("CHROMIUM", chromium)
+			}
 			e.Setenv("E2E", filepath.Join(repository, "test", "e2e"))
 			e.Values[key{}] = make(map[string]*process)
 			return nil
@@ -134,7 +137,8 @@ func startServer(dir string, env []string, args ...string) (*process, ready, err
 		all = append(all, "--"+l, "127.0.0.1:0")
 	}
 	p.cmd = exec.Command(program, append(all, args...)...)
-	p.cmd.Dir, p.cmd.Env, p.cmd.Stderr = dir, env, p.stderr
+	// A race that the server finds is in its log at once, and its end is a failure.
+	p.cmd.Dir, p.cmd.Env, p.cmd.Stderr = dir, append(env, "GORACE=halt_on_error=1 exitcode=66"), p.stderr
 	stdout, err := p.cmd.StdoutPipe()
 	if err != nil {
 		return nil, ready{}, err

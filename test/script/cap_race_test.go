@@ -1,0 +1,8 @@
+//go:build race
+
+package script
+
+// memoryCap is the most resident memory, in bytes, that the server may have while one abuse is done to it by 4 rounds of
+// 50 connections at once, each of which may make it buffer 64 KiB before log-in and 1 MiB after it. The race
+// detector takes several times as much.
+const memoryCap = 1 << 30
