@@ -330,3 +330,16 @@ func TestDUPOf31(t *testing.T) {
 		}
 	}
 }
+
+func TestAppendAck(t *testing.T) {
+	for _, v := range []Version{V31, V311, V5} {
+		for _, kind := range []Type{PUBACK, PUBREC, PUBREL, PUBCOMP} {
+			for _, r := range []Reason{Success, PacketIDNotFound} {
+				want := (&Ack{Type: kind, ID: 0x1234, Reason: r}).Append(nil, v)
+				if got := AppendAck(nil, kind, 0x1234, r, v); string(got) != string(want) {
+					t.Errorf("%s of %s with %s: % x, want % x", kind, v, r, got, want)
+				}
+			}
+		}
+	}
+}

@@ -124,6 +124,16 @@ func (p *Ack) Append(dst []byte, v Version) []byte {
 	return setLength(dst, at)
 }
 
+// AppendAck is Ack.Append for an acknowledgement without properties, which it does not make a packet of: it allocates
+// nothing.
+func AppendAck(dst []byte, t Type, id uint16, r Reason, v Version) []byte {
+	first := byte(t)<<4 | reservedFlags(t)
+	if v != V5 || r == Success {
+		return append(dst, first, 2, byte(id>>8), byte(id))
+	}
+	return append(dst, first, 3, byte(id>>8), byte(id), byte(r))
+}
+
 // appendReason appends a reason and properties; both are left out when they say nothing.
 func appendReason(dst []byte, r Reason, props *Properties, v Version) []byte {
 	empty := props.present == 0 && len(props.User) == 0

@@ -109,17 +109,17 @@ func (s *Session) Answer(slot Slot, r mqtt.Reason) {
 		if !ok {
 			return
 		}
-		ack := mqtt.Ack{Type: e.kind, ID: e.id, Reason: e.reason}
+		reason := e.reason
 		if e.kind == mqtt.PUBACK {
 			s.unacked--
 		} else {
 			if _, ok := s.received[e.id]; e.repeat && !ok {
-				ack.Reason = mqtt.PacketIDInUse // the packet that it repeats was refused meanwhile
+				reason = mqtt.PacketIDInUse // the packet that it repeats was refused meanwhile
 			} else if e.reason.Failed() && s.version == mqtt.V5 {
 				delete(s.received, e.id) // a refused PUBLISH has ended: its id is free ([MQTT-4.3.3-11])
 			}
 		}
-		s.send(&ack)
+		s.sendAck(e.kind, e.id, reason)
 	}
 }
 
@@ -137,7 +137,7 @@ func (s *Session) ack(p *mqtt.Ack, now time.Time) error {
 			r = mqtt.PacketIDNotFound
 		}
 		delete(s.received, p.ID)
-		s.send(&mqtt.Ack{Type: mqtt.PUBCOMP, ID: p.ID, Reason: r}) // [MQTT-4.3.3-11]
+		s.sendAck(mqtt.PUBCOMP, p.ID, r) // [MQTT-4.3.3-11]
 		return nil
 	case mqtt.PUBREC:
 		return s.pubrec(p, now)
@@ -150,7 +150,7 @@ func (s *Session) pubrec(p *mqtt.Ack, now time.Time) error {
 	switch {
 	case f == nil:
 		if !p.Reason.Failed() {
-			s.send(&mqtt.Ack{Type: mqtt.PUBREL, ID: p.ID, Reason: mqtt.PacketIDNotFound})
+			s.sendAck(mqtt.PUBREL, p.ID, mqtt.PacketIDNotFound)
 		}
 		return nil
 	case f.state == awaitPuback:
@@ -164,7 +164,7 @@ func (s *Session) pubrec(p *mqtt.Ack, now time.Time) error {
 		f.state = awaitPubcomp // from here on the message is never sent again ([MQTT-4.3.3-6])
 		f.drop()
 	}
-	s.send(&mqtt.Ack{Type: mqtt.PUBREL, ID: p.ID}) // [MQTT-4.3.3-4]
+	s.sendAck(mqtt.PUBREL, p.ID, mqtt.Success) // [MQTT-4.3.3-4]
 	return nil
 }
 

@@ -295,3 +295,14 @@ func (s *Session) send(p mqtt.Packet) (fits bool) {
 	b.size += len(b.buf) - before
 	return fits
 }
+
+// sendAck appends an acknowledgement, which is too small to leave anything out of.
+func (s *Session) sendAck(t mqtt.Type, id uint16, r mqtt.Reason) {
+	b := s.batch()
+	before := len(b.buf)
+	out := mqtt.AppendAck(b.buf, t, id, r, s.version)
+	if n := len(out) - before; s.maxPacket == 0 || n <= int(s.maxPacket) {
+		b.buf = out
+		b.size += n
+	}
+}
