@@ -44,7 +44,7 @@ func (o *Organization) publish(r *reader, m *session.Message, from *conn, now ti
 	if m.Retain() {
 		o.retained.mu.Lock()
 		defer o.retained.mu.Unlock()
-		if !o.retained.store(m, o.limits) {
+		if !o.retained.store(m, o.limits, now) {
 			o.counters.drops[dropRetained].Add(1)
 			return mqtt.QuotaExceeded
 		}

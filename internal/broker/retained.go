@@ -16,33 +16,68 @@ type retained struct {
 	mu    sync.Mutex
 	names topic.Names[*session.Message]
 	bytes int
+
+	expiring map[string]struct{} // topics whose message has an expiry
+	swept    time.Time
 }
+
+// sweepInterval is how often, at most, a store without room looks for expired messages.
+const sweepInterval = time.Second
 
 // store keeps m as its topic's retained message; an empty payload removes what is there ([MQTT-3.3.1-6], [MQTT-3.3.1-7]).
 // The caller holds the lock. It is false if the organization has no room, and then nothing has changed.
-func (t *retained) store(m *session.Message, limits *Limits) bool {
+func (t *retained) store(m *session.Message, limits *Limits, now time.Time) bool {
 	name := string(m.Topic())
 	if len(m.Payload()) == 0 {
-		if old, had := t.names.Delete(name); had {
-			t.bytes -= old.Size()
-			old.Release()
-		}
+		t.remove(name)
 		return true
 	}
-	old, had := t.names.Get(m.Topic())
-	bytes, count := t.bytes+m.Size(), t.names.Len()+1
-	if had {
-		bytes, count = bytes-old.Size(), count-1
+	if !t.room(m, limits) {
+		t.sweep(now)
+		if !t.room(m, limits) {
+			return false
+		}
 	}
-	if count > limits.Retained || bytes > limits.RetainedBytes {
-		return false
-	}
+	t.remove(name)
 	t.names.Set(name, m.Hold())
-	t.bytes = bytes
-	if had {
-		old.Release()
+	t.bytes += m.Size()
+	if m.Expires() {
+		if t.expiring == nil {
+			t.expiring = make(map[string]struct{})
+		}
+		t.expiring[name] = struct{}{}
 	}
 	return true
+}
+
+// room reports whether m can be kept, in place of what its topic has.
+func (t *retained) room(m *session.Message, limits *Limits) bool {
+	bytes, count := t.bytes+m.Size(), t.names.Len()+1
+	if old, had := t.names.Get(m.Topic()); had {
+		bytes, count = bytes-old.Size(), count-1
+	}
+	return count <= limits.Retained && bytes <= limits.RetainedBytes
+}
+
+func (t *retained) remove(name string) {
+	if old, had := t.names.Delete(name); had {
+		t.bytes -= old.Size()
+		delete(t.expiring, name)
+		old.Release()
+	}
+}
+
+// sweep removes what has expired.
+func (t *retained) sweep(now time.Time) {
+	if now.Sub(t.swept) < sweepInterval {
+		return
+	}
+	t.swept = now
+	for name := range t.expiring {
+		if m, had := t.names.Get([]byte(name)); had && m.Expired(now) {
+			t.remove(name)
+		}
+	}
 }
 
 // deliver sends the retained messages under filter to a new subscription ([MQTT-3.3.1-9]). The caller holds the lock and
@@ -62,10 +97,7 @@ func (t *retained) deliver(c *conn, filter string, o session.Options, now time.T
 		return true
 	})
 	for _, name := range expired {
-		if old, had := t.names.Delete(name); had {
-			t.bytes -= old.Size()
-			old.Release()
-		}
+		t.remove(name)
 	}
 }
 

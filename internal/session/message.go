@@ -102,6 +102,9 @@ func (m *Message) Retain() bool { return m.retain }
 // Size is the memory that the message holds, in bytes, near enough for the bounds of queues.
 func (m *Message) Size() int { return len(m.buf) + 64 }
 
+// Expires reports whether the message has an expiry.
+func (m *Message) Expires() bool { return m.hasExpiry }
+
 // Expired reports whether the message may no longer be sent ([MQTT-3.3.2-5]).
 func (m *Message) Expired(now time.Time) bool { return m.hasExpiry && now.UnixNano() > m.expires }
 

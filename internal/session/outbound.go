@@ -54,7 +54,7 @@ func (q *queue) len() int { return len(q.items) - q.first }
 func (q *queue) push(d Delivery) {
 	d.Message.Hold()
 	d.Identifiers = slices.Clone(d.Identifiers)
-	if q.first > 0 && len(q.items) == cap(q.items) {
+	if q.first >= len(q.items)/2 && len(q.items) == cap(q.items) { // else moving them would be quadratic
 		n := copy(q.items, q.items[q.first:])
 		clear(q.items[n:])
 		q.items, q.first = q.items[:n], 0

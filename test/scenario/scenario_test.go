@@ -27,8 +27,8 @@ func TestScenarios(t *testing.T) {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &scenario{t: t, clients: make(map[string]*client)}
+				defer s.end()
 				datadriven.RunTest(t, file, s.step)
-				s.end()
 			})
 		})
 	}
