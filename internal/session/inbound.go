@@ -26,7 +26,7 @@ func (s *Session) publish(p *mqtt.Publish, size int) (Action, error) {
 		}
 		return Action{Kind: Publish}, nil
 	}
-	_, repeat := s.received[p.ID]
+	first, repeat := s.received[p.ID]
 	repeat = repeat && p.QoS == 2
 	if !repeat && s.version == mqtt.V5 && s.unacked+len(s.received) >= int(s.limits.ReceiveMaximum) {
 		return Action{}, violation(mqtt.ReceiveMaximumExceeded, "more QoS 1 and 2 messages in flight than Receive Maximum") // [MQTT-3.3.4-7]
@@ -36,14 +36,14 @@ func (s *Session) publish(p *mqtt.Publish, size int) (Action, error) {
 		e.kind = mqtt.PUBREC
 		if repeat {
 			// Known and not released: answered again, not passed on again ([MQTT-4.3.3-10]).
-			e.repeat = true
+			e.first = first
 			s.Answer(s.ring.push(e), mqtt.Success)
 			return Action{}, nil
 		}
 		if s.received == nil {
-			s.received = make(map[uint16]struct{})
+			s.received = make(map[uint16]Slot)
 		}
-		s.received[p.ID] = struct{}{}
+		s.received[p.ID] = s.ring.coming()
 	} else {
 		s.unacked++
 	}
@@ -105,6 +105,7 @@ func (s *Session) Answer(slot Slot, r mqtt.Reason) {
 	e := s.ring.at(uint64(slot))
 	e.done, e.reason = true, r
 	for {
+		slot := Slot(s.ring.head)
 		e, ok := s.ring.pop()
 		if !ok {
 			return
@@ -113,9 +114,12 @@ func (s *Session) Answer(slot Slot, r mqtt.Reason) {
 		if e.kind == mqtt.PUBACK {
 			s.unacked--
 		} else {
-			if _, ok := s.received[e.id]; e.repeat && !ok {
+			// Which PUBLISH has the id now: it may have been released and used again meanwhile.
+			owner := s.received[e.id]
+			switch {
+			case e.first != 0 && owner != e.first:
 				reason = mqtt.PacketIDInUse // the packet that it repeats was refused meanwhile
-			} else if e.reason.Failed() && s.version == mqtt.V5 {
+			case e.first == 0 && owner == slot && e.reason.Failed() && s.version == mqtt.V5:
 				delete(s.received, e.id) // a refused PUBLISH has ended: its id is free ([MQTT-4.3.3-11])
 			}
 		}

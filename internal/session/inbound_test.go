@@ -228,3 +228,28 @@ func TestManyInbound(t *testing.T) {
 		t.Errorf("%d bytes and %d entries are left", s.ring.bytes, s.ring.len())
 	}
 }
+
+// An id that was released and used again belongs to the newer PUBLISH, whatever becomes of the older one's answer.
+func TestReusedID(t *testing.T) {
+	publish := func(s *Session, dup bool) Slot {
+		a, _, err := handle(t, s, &mqtt.Publish{QoS: 2, ID: 7, Dup: dup, Topic: []byte("t")}, noon)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a.Slot
+	}
+	s := open(v5(nil), wide())
+	first := publish(s, false)
+	if _, _, err := handle(t, s, &mqtt.Ack{Type: mqtt.PUBREL, ID: 7}, noon); err != nil { // too early, but here it is
+		t.Fatal(err)
+	}
+	second := publish(s, false)
+	if second == 0 {
+		t.Fatal("the second PUBLISH was taken for the first one's repetition")
+	}
+	s.Answer(first, mqtt.NotAuthorized)
+	s.Answer(second, mqtt.Success)
+	if a := publish(s, true); a != 0 {
+		t.Error("a repetition of the second PUBLISH is passed on: the first one's refusal has taken its id")
+	}
+}

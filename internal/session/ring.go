@@ -19,7 +19,7 @@ type entry struct {
 	id     uint16
 	kind   mqtt.Type // PUBACK or PUBREC
 	done   bool
-	repeat bool // a QoS 2 PUBLISH whose id was known already
+	first  Slot // of a QoS 2 PUBLISH whose id was known already: that of the one it repeats; else 0
 	reason mqtt.Reason
 	size   int
 }
@@ -27,6 +27,9 @@ type entry struct {
 func (r *ring) len() int { return int(r.next - r.head) }
 
 func (r *ring) at(n uint64) *entry { return &r.entries[n&uint64(len(r.entries)-1)] }
+
+// coming is the slot that the next push gives.
+func (r *ring) coming() Slot { return Slot(max(r.next, 1)) }
 
 func (r *ring) push(e entry) Slot {
 	if r.next == 0 {

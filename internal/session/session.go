@@ -44,8 +44,8 @@ type Session struct {
 	will        *Message
 
 	ring     ring
-	received map[uint16]struct{} // QoS 2 ids whose PUBREL has not come ([MQTT-4.3.3-10])
-	unacked  int                 // QoS 1 packets in the ring
+	received map[uint16]Slot // QoS 2 ids whose PUBREL has not come, and the PUBLISH that has each ([MQTT-4.3.3-10])
+	unacked  int             // QoS 1 packets in the ring
 	aliasIn  [][]byte
 
 	window   int
