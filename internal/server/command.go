@@ -64,6 +64,24 @@ func configOf(c *cobra.Command, getenv func(string) (string, bool)) (Config, err
 	return cfg, cfg.check()
 }
 
+// clientVariables are read by the other commands, and may be there when the server starts.
+var clientVariables = []string{"URL", "USERNAME", "PASSWORD", "CA", "CONFIG"}
+
+// unknownVariables are the names in an environment that look like settings and are none. They may be another program's:
+// unlike an unknown key of the file they do not refuse the start.
+func unknownVariables(environment []string) (names []string) {
+	for _, v := range environment {
+		name, _, _ := strings.Cut(v, "=")
+		rest, ours := strings.CutPrefix(name, "CLOUDSIGNAL_")
+		known := slices.Contains(clientVariables, rest) ||
+			slices.ContainsFunc(settings, func(s setting) bool { return envName(s.name) == name })
+		if ours && !known {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 func serve(c *cobra.Command, _ []string) error {
 	output, _ := c.Flags().GetString("output")
 	if !slices.Contains([]string{"text", "json", "guide"}, output) {
@@ -76,6 +94,9 @@ func serve(c *cobra.Command, _ []string) error {
 	ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	log := slog.New(slog.NewJSONHandler(c.ErrOrStderr(), nil))
+	for _, name := range unknownVariables(os.Environ()) {
+		log.Warn("environment variable is not a setting", "name", name)
+	}
 	s, err := Run(ctx, cfg, log)
 	if err != nil {
 		return oneLine(err)
