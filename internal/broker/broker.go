@@ -55,6 +55,7 @@ func DefaultLimits() Limits {
 			Window:         1000,
 			QueueBytes:     4 << 20,
 			OutboundBytes:  1 << 20,
+			Stored:         100_000,
 			TopicAliases:   32,
 			Subscriptions:  10_000,
 			Topic:          topic.Limits{Bytes: 4096, Levels: 64},

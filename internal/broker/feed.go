@@ -138,8 +138,8 @@ func (c *conn) packet(r *reader, h mqtt.Header, body []byte, size int) error {
 		return c.fail(err)
 	}
 	c.mu.Lock()
-	for h.Type == mqtt.PUBLISH && !c.isEnded() && c.session.Blocked() {
-		c.wait(r)
+	for !c.isEnded() && c.mustWait(h.Type) {
+		c.wait(r, h.Type)
 	}
 	if c.isEnded() {
 		c.mu.Unlock()
@@ -171,13 +171,19 @@ func (c *conn) packet(r *reader, h mqtt.Header, body []byte, size int) error {
 	return nil
 }
 
-// wait lets the reader wait until the ring has room. Keep alive is frozen: it is we who do not read.
-func (c *conn) wait(r *reader) {
+// mustWait reports whether a packet of type t may not be handled yet: a PUBLISH while the ring is full, any packet while
+// the client does not read what it has caused. The caller holds mu.
+func (c *conn) mustWait(t mqtt.Type) bool {
+	return c.session.Choked() || t == mqtt.PUBLISH && c.session.Blocked()
+}
+
+// wait lets the reader wait until there is room. Keep alive is frozen: it is we who do not read.
+func (c *conn) wait(r *reader, t mqtt.Type) {
 	c.blocked.Store(true)
 	c.mu.Unlock()
 	r.flush()
 	c.mu.Lock()
-	if c.session.Blocked() && !c.isEnded() {
+	if !c.isEnded() && c.mustWait(t) {
 		c.room.Wait()
 	}
 	c.lastRead.Store(c.b.cfg.Now().UnixNano())

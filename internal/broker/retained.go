@@ -80,25 +80,55 @@ func (t *retained) sweep(now time.Time) {
 	}
 }
 
-// deliver sends the retained messages under filter to a new subscription ([MQTT-3.3.1-9]). The caller holds the lock and
-// the connection's.
-func (t *retained) deliver(c *conn, filter string, o session.Options, now time.Time) {
+// collect finds the retained messages under filter and holds each. It is false, and holds none, if there are more than
+// most. The caller holds the lock.
+func (t *retained) collect(filter string, most int, now time.Time) (found []*session.Message, ok bool) {
 	var expired []string
+	ok = true
 	t.names.Match(filter, func(name string, m *session.Message) bool {
-		if m.Expired(now) {
+		switch {
+		case m.Expired(now):
 			expired = append(expired, name)
-			return true
+		case len(found) == most:
+			ok = false
+		default:
+			found = append(found, m.Hold())
 		}
-		d := session.Delivery{Message: m, QoS: min(m.QoS(), o.QoS), Retain: true, Stored: true} // [MQTT-3.3.1-8]
-		if o.Identifier != 0 {
-			d.Identifiers = []uint32{o.Identifier}
-		}
-		c.outcome(c.session.Deliver(&d, now))
-		return true
+		return ok
 	})
 	for _, name := range expired {
 		t.remove(name)
 	}
+	if !ok {
+		for _, m := range found {
+			m.Release()
+		}
+		return nil, false
+	}
+	return found, true
+}
+
+// replay is the retained messages that a new subscription is sent ([MQTT-3.3.1-9]).
+type replay struct {
+	messages []*session.Message // held
+	options  session.Options
+}
+
+// replay sends them. The caller holds mu.
+func (c *conn) replay(p *replay, now time.Time) {
+	if len(p.messages) == 0 {
+		return
+	}
+	first := p.messages[0]
+	d := session.Delivery{
+		Message: first, QoS: min(first.QoS(), p.options.QoS), Retain: true, Stored: true, // [MQTT-3.3.1-8]
+		Rest: p.messages[1:], Granted: p.options.QoS,
+	}
+	if p.options.Identifier != 0 {
+		d.Identifiers = []uint32{p.options.Identifier}
+	}
+	c.outcome(c.session.Deliver(&d, now))
+	first.Release()
 }
 
 // wanted reports whether a SUBSCRIBE gets retained messages ([MQTT-3.3.1-9], -10, -11); shared ones never do (4.8.2).

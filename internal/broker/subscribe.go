@@ -24,35 +24,46 @@ func (c *conn) subscribe(r *reader, p *mqtt.Subscribe, now time.Time) {
 		return
 	}
 	r.reasons = r.reasons[:0]
-	type due struct {
-		filter  string
-		options session.Options
-	}
-	var send []due
+	var replays []replay
+	room := c.session.StoredRoom()
 	for i := range p.Subscriptions {
 		sub := &p.Subscriptions[i]
-		if reason := c.judge(sub.Filter); reason.Failed() {
-			r.reasons = append(r.reasons, reason)
-			continue
-		}
-		filter := string(sub.Filter)
 		o := session.Options{QoS: sub.QoS, NoLocal: sub.NoLocal, RetainAsPublished: sub.RetainAsPublished, Identifier: identifier}
-		existed := c.session.Subscribe(filter, o)
-		if !existed {
-			c.b.counters.subscriptions.Add(1)
+		reason := c.judge(sub.Filter)
+		if !reason.Failed() {
+			var found []*session.Message
+			if found, reason = c.enter(string(sub.Filter), o, sub.RetainHandling, room, now); len(found) > 0 {
+				replays = append(replays, replay{found, o})
+				room -= len(found)
+			}
 		}
-		c.home.subscribe(c, filter, &subscription{options: o})
-		r.reasons = append(r.reasons, mqtt.Reason(sub.QoS))
-		_, _, shared, _ := topic.SplitShare(filter)
-		if wanted(sub.RetainHandling, existed, shared) {
-			send = append(send, due{filter, o})
-		}
+		r.reasons = append(r.reasons, reason)
 	}
 	c.session.Suback(p.ID, r.reasons)
-	for _, d := range send {
-		stored.deliver(c, d.filter, d.options, now)
+	for i := range replays {
+		c.replay(&replays[i], now)
 	}
 	r.mark(c)
+}
+
+// enter makes a subscription of a filter that was judged, and finds the retained messages that it is to be sent, at most
+// room. More of them cannot be kept for a client that does not read: then the filter is refused. The caller holds the
+// locks of the retained messages and of c.
+func (c *conn) enter(filter string, o session.Options, h mqtt.RetainHandling, room int, now time.Time) ([]*session.Message, mqtt.Reason) {
+	_, _, shared, _ := topic.SplitShare(filter)
+	var found []*session.Message
+	if wanted(h, c.session.Subscribed(filter), shared) {
+		var ok bool
+		if found, ok = c.home.retained.collect(filter, room, now); !ok {
+			c.refusedFilter("retained_backlog", []byte(filter))
+			return nil, mqtt.QuotaExceeded
+		}
+	}
+	if !c.session.Subscribe(filter, o) {
+		c.b.counters.subscriptions.Add(1)
+	}
+	c.home.subscribe(c, filter, &subscription{options: o})
+	return found, mqtt.Reason(o.QoS)
 }
 
 // judge says whether this connection may hold a filter.
@@ -62,10 +73,15 @@ func (c *conn) judge(filter []byte) mqtt.Reason {
 		reason = mqtt.NotAuthorized
 	}
 	if reason.Failed() {
-		c.refused("subscribe", reasonLabel(reason), filter)
-		c.b.counters.count(&c.b.counters.subscribes, reasonLabel(reason))
+		c.refusedFilter(reasonLabel(reason), filter)
 	}
 	return reason
+}
+
+// refusedFilter logs and counts a filter that was refused.
+func (c *conn) refusedFilter(label string, filter []byte) {
+	c.refused("subscribe", label, filter)
+	c.b.counters.count(&c.b.counters.subscribes, label)
 }
 
 // unsubscribe is one UNSUBSCRIBE. Messages in flight are completed ([MQTT-3.10.4-3]).

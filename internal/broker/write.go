@@ -49,7 +49,9 @@ func (c *conn) next() *session.Batch {
 	}
 	c.session.Pump(c.b.cfg.Now())
 	c.tally()
-	return c.session.TakeBatch()
+	b := c.session.TakeBatch()
+	c.room.Signal()
+	return b
 }
 
 // finish ends the network connection of an ended connection that has nothing left to write. The caller holds mu.

@@ -127,7 +127,11 @@ func (s *Session) Answer(slot Slot, r mqtt.Reason) {
 	}
 }
 
-// Blocked reports whether the ring is full: nothing more may be read until an answer has come.
+// Choked reports whether so much waits to be written that nothing more may be read: the client does not read what it
+// causes.
+func (s *Session) Choked() bool { return s.Pending() >= s.limits.OutboundBytes }
+
+// Blocked reports whether the ring is full: no PUBLISH may be taken until an answer has come.
 func (s *Session) Blocked() bool {
 	return s.ring.len() >= int(s.limits.ReceiveMaximum) || s.ring.bytes >= s.limits.RingBytes
 }

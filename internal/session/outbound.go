@@ -16,9 +16,13 @@ type Delivery struct {
 	Identifiers []uint32
 	// Share is the shared subscription that chose this session, nil for its own subscriptions.
 	Share Share
-	// Stored marks a retained message for a new subscription: it is kept whatever the bounds of the queue say (its body
-	// is stored anyhow), and what comes later waits behind it.
+	// Stored marks a retained message for a new subscription: what comes later waits behind it, and it takes no room of
+	// the queue's bytes (its body is stored anyhow) but of Limits.Stored (see StoredRoom).
 	Stored bool
+	// Rest are the further stored messages of the subscription, in order, each at the lower of its own QoS and Granted.
+	// Their references are the session's once they are delivered.
+	Rest    []*Message
+	Granted mqtt.QoS
 }
 
 // Share is a shared subscription, as far as a session must know it: something to hand unfinished messages back to. Its
@@ -42,8 +46,8 @@ type queue struct {
 	items  []Delivery
 	first  int
 	bytes  int
-	stored int // deliveries with Stored set
-	zeros  int // deliveries at QoS 0; there are some only because of stored ones
+	stored int // stored messages, those in Rest included
+	zeros  int // others at QoS 0; there are some only because of stored ones
 }
 
 // queueOverhead is what a waiting delivery costs beside its body, in bytes.
@@ -60,22 +64,29 @@ func (q *queue) push(d Delivery) {
 		q.items, q.first = q.items[:n], 0
 	}
 	q.items = append(q.items, d)
+	if d.Stored {
+		q.stored += 1 + len(d.Rest)
+		return
+	}
+	q.bytes += d.Message.Size() + queueOverhead
 	if d.QoS == 0 {
 		q.zeros++
-	}
-	if d.Stored {
-		q.stored++
-	} else {
-		q.bytes += d.Message.Size() + queueOverhead
 	}
 }
 
 // pop removes the first delivery; its reference is the caller's now.
 func (q *queue) pop() Delivery {
 	d := q.items[q.first]
+	q.forget(&d)
+	if len(d.Rest) > 0 {
+		next := &q.items[q.first]
+		next.Message, next.Rest = d.Rest[0], d.Rest[1:]
+		next.QoS = min(next.Message.QoS(), d.Granted)
+		d.Rest = nil
+		return d
+	}
 	q.items[q.first] = Delivery{}
 	q.first++
-	q.forget(&d)
 	if q.first == len(q.items) {
 		q.items, q.first = q.items[:0], 0
 		if cap(q.items) > 1024 {
@@ -87,13 +98,13 @@ func (q *queue) pop() Delivery {
 
 // forget takes a delivery out of the counts.
 func (q *queue) forget(d *Delivery) {
-	if d.QoS == 0 {
-		q.zeros--
-	}
 	if d.Stored {
 		q.stored--
-	} else {
-		q.bytes -= d.Message.Size() + queueOverhead
+		return
+	}
+	q.bytes -= d.Message.Size() + queueOverhead
+	if d.QoS == 0 {
+		q.zeros--
 	}
 }
 
@@ -106,6 +117,11 @@ func (s *Session) Deliver(d *Delivery, now time.Time) Outcome {
 		}
 		return s.write(d, now)
 	}
+	if len(d.Rest) > 0 {
+		s.queue.push(*d)
+		s.Pump(now)
+		return Queued
+	}
 	if s.queue.len() == 0 && s.room(d.QoS) {
 		return s.write(d, now)
 	}
@@ -115,6 +131,9 @@ func (s *Session) Deliver(d *Delivery, now time.Time) Outcome {
 	s.queue.push(*d)
 	return Queued
 }
+
+// StoredRoom is how many more stored messages may be delivered now.
+func (s *Session) StoredRoom() int { return s.limits.Stored - s.queue.stored }
 
 // room reports whether a message may be sent now. A message larger than the whole outbound buffer may, when that is empty.
 func (s *Session) room(q mqtt.QoS) bool {

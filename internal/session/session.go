@@ -19,6 +19,7 @@ type Limits struct {
 	Window         int    // outbound QoS 1 and 2 messages in flight, at most
 	QueueBytes     int    // messages that wait for the window or the writer
 	OutboundBytes  int    // encoded bytes that wait to be written
+	Stored         int    // stored messages that wait for the window or the writer
 	TopicAliases   uint16 // per direction
 	Subscriptions  int    // filters of one session
 	Topic          topic.Limits
@@ -214,6 +215,12 @@ func (s *Session) Subscribe(filter string, o Options) (existed bool) {
 	}
 	s.subscriptions[strings.Clone(filter)] = o
 	return existed
+}
+
+// Subscribed reports whether there is a subscription with this filter.
+func (s *Session) Subscribed(filter string) bool {
+	_, ok := s.subscriptions[filter]
+	return ok
 }
 
 // Unsubscribe forgets a subscription and reports whether it was there ([MQTT-3.10.4-1]).

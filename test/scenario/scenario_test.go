@@ -107,6 +107,7 @@ func limits(d *datadriven.TestData) func(*broker.Config) {
 		l.Session.QueueBytes = int(a.number("queue", uint64(l.Session.QueueBytes)))
 		l.Session.OutboundBytes = int(a.number("outbound", uint64(l.Session.OutboundBytes)))
 		l.Session.Subscriptions = int(a.number("subscriptions", uint64(l.Session.Subscriptions)))
+		l.Session.Stored = int(a.number("stored", uint64(l.Session.Stored)))
 		l.Retained = int(a.number("retained", uint64(l.Retained)))
 	}
 }
