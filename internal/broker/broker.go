@@ -70,9 +70,10 @@ func DefaultLimits() Limits {
 
 // Broker serves connections. Accept hands it one; Drain and Close end them all.
 type Broker struct {
-	cfg      Config
-	counters counters
-	wheel    wheel
+	cfg       Config
+	counters  counters
+	wheel     wheel
+	strangers logBudget
 
 	mu            sync.Mutex
 	organizations map[string]*Organization

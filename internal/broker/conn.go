@@ -29,7 +29,7 @@ type conn struct {
 
 	identity atomic.Pointer[identity] // who it is, once logged in
 
-	lastRead atomic.Int64 // Unix nanoseconds of the last bytes; while blocked, of the last check
+	lastRead atomic.Int64 // Unix nanoseconds of the last whole packet ([MQTT-3.1.2-22]); while blocked, of the last check
 	started  atomic.Int64 // when the packet in partial began; 0: none
 	judging  atomic.Bool  // a CONNECT is here and being judged: the connect time-out is over
 	blocked  atomic.Bool  // the reader waits for the ring: keep alive is frozen

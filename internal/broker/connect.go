@@ -16,7 +16,11 @@ import (
 func (c *conn) connect(r *reader, p *mqtt.Connect, now time.Time) error {
 	c.judging.Store(true)
 	if e := c.checkConnect(p); e != nil {
-		return c.refuse(refusalOf(p, e.Reason, "connect_invalid", e.Detail))
+		r := refusalOf(p, e.Reason, "connect_invalid", e.Detail)
+		if p.Version != mqtt.V5 && e.Reason != mqtt.ClientIDNotValid {
+			r.version = 0 // 3.x has no code for it, and no answer (3.1.1: [MQTT-3.1.4-1])
+		}
+		return c.refuse(r)
 	}
 	clientID, assigned := string(p.ClientID), false
 	if clientID == "" {
@@ -34,6 +38,11 @@ func (c *conn) connect(r *reader, p *mqtt.Connect, now time.Time) error {
 	}
 
 	s := session.New(p, clientID, c.b.cfg.Limits.Session, now)
+	if !s.Accept(assigned) {
+		s.Close(nil)
+		r := refusalOf(p, mqtt.PacketTooLarge, "maximum_packet_size_too_small", "the Maximum Packet Size has no room for CONNACK")
+		return c.refuse(r)
+	}
 	home := c.b.organization(grant.Organization)
 	if !home.enter(c, clientID) {
 		s.Close(nil)
@@ -51,13 +60,8 @@ func (c *conn) connect(r *reader, p *mqtt.Connect, now time.Time) error {
 	c.identity.Store(&identity{grant.Organization, grant.User, printable([]byte(clientID))})
 	c.recipient = recipient{order: home.order.Add(1), conn: c}
 	c.keepAlive = time.Duration(p.KeepAlive) * time.Second * 3 / 2
-	fits := s.Accept(assigned)
 	r.mark(c)
 	c.mu.Unlock()
-	if !fits {
-		c.end(ending{label: "maximum_packet_size_too_small"})
-		return errEnded
-	}
 	c.net.LoggedIn()
 	c.b.counters.count(&c.b.counters.logins, "ok")
 	c.lastRead.Store(c.b.cfg.Now().UnixNano())
@@ -175,11 +179,11 @@ func refusalOf(p *mqtt.Connect, reason mqtt.Reason, label, detail string) refusa
 // refuse sends CONNACK with the reason and ends the connection.
 func (c *conn) refuse(r refusal) error {
 	c.b.counters.count(&c.b.counters.logins, r.label)
-	attrs := []any{"reason", r.label, "address", c.net.RemoteAddr().String(), "transport", string(c.net.Kind()), "username", printable(r.username)}
+	attrs := []any{"reason", r.label, "username", printable(r.username)}
 	if r.detail != "" {
 		attrs = append(attrs, "detail", r.detail)
 	}
-	c.b.cfg.Log.Info("connection refused", attrs...)
+	c.logEnd("connection refused", attrs...)
 	if r.version != 0 {
 		ack := mqtt.Connack{Reason: r.reason}
 		if r.detail != "" {

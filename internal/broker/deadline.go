@@ -42,7 +42,7 @@ func (c *conn) check(now time.Time) time.Time {
 	case keepAlive > 0:
 		at := time.Unix(0, c.lastRead.Load()).Add(keepAlive)
 		if !now.Before(at) {
-			c.overdue(mqtt.KeepAliveTimeout, "keep_alive", "nothing came for 1.5 times the keep alive") // [MQTT-3.1.2-22]
+			c.overdue(mqtt.KeepAliveTimeout, "keep_alive", "no packet came for 1.5 times the keep alive") // [MQTT-3.1.2-22]
 			return time.Time{}
 		}
 		next = earlier(next, at)
@@ -51,7 +51,7 @@ func (c *conn) check(now time.Time) time.Time {
 }
 
 func (c *conn) overdue(r mqtt.Reason, label, detail string) {
-	c.b.cfg.Log.Info("connection ended", c.who("reason", label, "detail", detail)...)
+	c.logEnd("connection ended", "reason", label, "detail", detail)
 	c.end(ending{reason: r, detail: detail, label: label, polite: true})
 }
 

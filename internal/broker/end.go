@@ -24,7 +24,7 @@ func (c *conn) fail(err error) error {
 		e.reason, e.detail = m.Reason, m.Detail
 	}
 	e.label = reasonLabel(e.reason)
-	c.b.cfg.Log.Info("connection ended", c.who("reason", e.label, "detail", e.detail)...)
+	c.logEnd("connection ended", "reason", e.label, "detail", e.detail)
 	c.end(e)
 	return err
 }

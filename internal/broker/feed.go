@@ -17,7 +17,6 @@ func (c *conn) Feed(p []byte) error {
 	if c.isEnded() {
 		return errEnded
 	}
-	c.lastRead.Store(c.b.cfg.Now().UnixNano())
 	r := readers.Get().(*reader)
 	defer r.release(&c.b.counters)
 	r.decoder.Version = 0
@@ -116,6 +115,7 @@ func (c *conn) packets(r *reader, p []byte) ([]byte, error) {
 		if n == 0 || len(p) < n+h.Length {
 			return p, nil
 		}
+		c.lastRead.Store(c.b.cfg.Now().UnixNano())
 		if err := c.packet(r, h, p[n:n+h.Length], n+h.Length); err != nil {
 			return nil, err
 		}
@@ -161,14 +161,17 @@ func (c *conn) packet(r *reader, h mqtt.Header, body []byte, size int) error {
 		c.b.counters.drops[dropTopic].Add(1)
 		c.refused("publish", act.Reason.String(), p.(*mqtt.Publish).Topic)
 	case session.Subscribe:
-		c.subscribe(r, p.(*mqtt.Subscribe), now)
+		err = c.subscribe(r, p.(*mqtt.Subscribe), now)
 	case session.Unsubscribe:
-		c.unsubscribe(r, p.(*mqtt.Unsubscribe))
+		err = c.unsubscribe(r, p.(*mqtt.Unsubscribe))
 	case session.End:
 		c.end(ending{label: "disconnect"})
 		return errEnded
 	}
-	return nil
+	if err != nil && err != errEnded { //nolint:errorlint // our own, never wrapped
+		return c.fail(err)
+	}
+	return err
 }
 
 // mustWait reports whether a packet of type t may not be handled yet: a PUBLISH while the ring is full, any packet while

@@ -12,6 +12,9 @@ import (
 // number is in the next line.
 const maxRefusalLines = 10
 
+// maxStrangerLines is the same for all connections that have not logged in, together: anyone can cause them.
+const maxStrangerLines = 100
+
 // logBudget bounds what one connection can write to the log.
 type logBudget struct {
 	mu         sync.Mutex
@@ -22,12 +25,17 @@ type logBudget struct {
 
 // take reports whether a line may be written now, and how many were not since the last one.
 func (l *logBudget) take(now time.Time) (suppressed int, ok bool) {
+	return l.takeOf(maxRefusalLines, now)
+}
+
+// takeOf is take with a bound of its own.
+func (l *logBudget) takeOf(most int, now time.Time) (suppressed int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s := now.Unix(); s != l.second {
 		l.second, l.lines = s, 0
 	}
-	if l.lines++; l.lines > maxRefusalLines {
+	if l.lines++; l.lines > most {
 		l.suppressed++
 		return 0, false
 	}
@@ -46,6 +54,20 @@ func (c *conn) refused(what, reason string, topic []byte) {
 		attrs = append(attrs, "suppressed", suppressed)
 	}
 	c.b.cfg.Log.Info("refused", attrs...)
+}
+
+// logEnd logs why a connection was refused, or ended by us.
+func (c *conn) logEnd(msg string, attrs ...any) {
+	if c.identity.Load() == nil {
+		suppressed, ok := c.b.strangers.takeOf(maxStrangerLines, c.b.cfg.Now())
+		if !ok {
+			return
+		}
+		if suppressed > 0 {
+			attrs = append(attrs, "suppressed", suppressed)
+		}
+	}
+	c.b.cfg.Log.Info(msg, c.who(attrs...)...)
 }
 
 // identity is who a connection is in the log.

@@ -92,7 +92,7 @@ func (o *Organization) subscribe(c *conn, filter string, s *subscription) {
 	defer o.mu.Unlock()
 	g := o.groups[filter]
 	if g == nil {
-		g = &group{}
+		g = &group{counters: o.counters}
 		g.recipient = recipient{order: o.order.Add(1), group: g}
 		o.groups[filter] = g
 		o.tree.Set(rest, &g.recipient, &subscription{})

@@ -10,7 +10,7 @@ import (
 )
 
 // subscribe is one SUBSCRIBE: every filter judged by itself, the granted ones entered, SUBACK, retained messages.
-func (c *conn) subscribe(r *reader, p *mqtt.Subscribe, now time.Time) {
+func (c *conn) subscribe(r *reader, p *mqtt.Subscribe, now time.Time) error {
 	var identifier uint32
 	if len(p.Properties.SubscriptionIDs) > 0 {
 		identifier = p.Properties.SubscriptionIDs[0]
@@ -21,7 +21,7 @@ func (c *conn) subscribe(r *reader, p *mqtt.Subscribe, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.isEnded() {
-		return
+		return errEnded
 	}
 	r.reasons = r.reasons[:0]
 	var replays []replay
@@ -39,11 +39,12 @@ func (c *conn) subscribe(r *reader, p *mqtt.Subscribe, now time.Time) {
 		}
 		r.reasons = append(r.reasons, reason)
 	}
-	c.session.Suback(p.ID, r.reasons)
+	err := c.session.Suback(p.ID, r.reasons)
 	for i := range replays {
 		c.replay(&replays[i], now)
 	}
 	r.mark(c)
+	return err
 }
 
 // enter makes a subscription of a filter that was judged, and finds the retained messages that it is to be sent, at most
@@ -85,11 +86,11 @@ func (c *conn) refusedFilter(label string, filter []byte) {
 }
 
 // unsubscribe is one UNSUBSCRIBE. Messages in flight are completed ([MQTT-3.10.4-3]).
-func (c *conn) unsubscribe(r *reader, p *mqtt.Unsubscribe) {
+func (c *conn) unsubscribe(r *reader, p *mqtt.Unsubscribe) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.isEnded() {
-		return
+		return errEnded
 	}
 	r.reasons = r.reasons[:0]
 	for _, f := range p.Filters {
@@ -104,6 +105,6 @@ func (c *conn) unsubscribe(r *reader, p *mqtt.Unsubscribe) {
 		}
 		r.reasons = append(r.reasons, mqtt.Success)
 	}
-	c.session.Unsuback(p.ID, r.reasons)
 	r.mark(c)
+	return c.session.Unsuback(p.ID, r.reasons)
 }

@@ -38,6 +38,7 @@ func (p *pending) drop() {
 type inflight struct {
 	slots []pending // by id modulo the length, a power of two; state 0: free
 	count int
+	held  int // bytes of messages that are kept for another member of their share
 	last  uint16
 	order uint64
 }
@@ -73,6 +74,7 @@ func (t *inflight) add(d *Delivery) uint16 {
 			p.state = awaitPubrec
 		} else if d.Share != nil {
 			p.share, p.msg = d.Share, d.Message.Hold()
+			t.held += p.msg.Size()
 		}
 		t.count++
 		return t.last
@@ -104,6 +106,9 @@ func (t *inflight) each(f func(*pending)) {
 }
 
 func (s *Session) settle(p *pending) {
+	if p.msg != nil {
+		s.inflight.held -= p.msg.Size()
+	}
 	p.drop()
 	p.state = 0
 	s.inflight.count--

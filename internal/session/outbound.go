@@ -112,7 +112,7 @@ func (q *queue) forget(d *Delivery) {
 // behind stored messages among all.
 func (s *Session) Deliver(d *Delivery, now time.Time) Outcome {
 	if d.QoS == 0 && s.queue.stored == 0 && s.queue.zeros == 0 && !d.Stored {
-		if s.Pending()+len(d.Message.buf) > s.limits.OutboundBytes {
+		if s.Pending() > 0 && s.Pending()+len(d.Message.buf) > s.limits.OutboundBytes {
 			return Full
 		}
 		return s.write(d, now)
@@ -135,9 +135,10 @@ func (s *Session) Deliver(d *Delivery, now time.Time) Outcome {
 // StoredRoom is how many more stored messages may be delivered now.
 func (s *Session) StoredRoom() int { return s.limits.Stored - s.queue.stored }
 
-// room reports whether a message may be sent now. A message larger than the whole outbound buffer may, when that is empty.
+// room reports whether a message may be sent now: the window counts messages, and the bytes of those that are kept until
+// they are acknowledged. A message larger than the whole outbound buffer may, when that is empty.
 func (s *Session) room(q mqtt.QoS) bool {
-	return (q == 0 || s.inflight.count < s.window) && s.Pending() < s.limits.OutboundBytes
+	return (q == 0 || s.inflight.count < s.window && s.inflight.held < s.limits.QueueBytes) && s.Pending() < s.limits.OutboundBytes
 }
 
 // Busy reports whether a shared subscription should choose another member: the window is full or messages wait.

@@ -363,3 +363,31 @@ func TestOutboundBytes(t *testing.T) {
 	deliver(t, s, Delivery{Message: message("t", 1, 1), QoS: 1}, Queued)
 	s.Close(nil)
 }
+
+// What is in flight of shared subscriptions is kept, for another member may have to get it: its bytes are bounded too.
+func TestSharedInFlightIsBounded(t *testing.T) {
+	l := wide()
+	l.QueueBytes = 10_000
+	s := open(v5(nil), l)
+	share := new(int)
+	deliver := func() Outcome {
+		m := message("t", 1, 3000)
+		defer m.Release()
+		return s.Deliver(&Delivery{Message: m, QoS: 1, Share: share}, noon)
+	}
+	sent := 0
+	for deliver() == Sent {
+		sent++
+	}
+	if sent != 4 || !s.Busy() {
+		t.Errorf("%d messages of 3,000 bytes are in flight, busy %v", sent, s.Busy())
+	}
+	for id := range uint16(4) {
+		if _, _, err := handle(t, s, &mqtt.Ack{Type: mqtt.PUBACK, ID: id + 1}, noon); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s.inflight.count != 1 || s.inflight.held == 0 { // the one that waited
+		t.Errorf("%d in flight, %d bytes held", s.inflight.count, s.inflight.held)
+	}
+}

@@ -153,7 +153,7 @@ func (s *Session) Handle(p mqtt.Packet, size int, now time.Time) (Action, error)
 	case *mqtt.Subscribe:
 		return Action{Kind: Subscribe}, s.checkFilters(p)
 	case *mqtt.Unsubscribe:
-		return Action{Kind: Unsubscribe}, nil
+		return Action{Kind: Unsubscribe}, s.checkUnsubscribe(p)
 	case *mqtt.Ping:
 		if p.Type == mqtt.PINGREQ {
 			s.send(&mqtt.Ping{Type: mqtt.PINGRESP}) // [MQTT-3.12.4-1]
@@ -187,10 +187,26 @@ func (s *Session) disconnect(p *mqtt.Disconnect) (Action, error) {
 // ([MQTT-4.8.0-1]) as for 5.0 ([MQTT-4.13.1-1]). A filter that is only too long or too deep is refused by itself (Filter).
 func (s *Session) checkFilters(p *mqtt.Subscribe) error {
 	for i := range p.Subscriptions {
-		err := topic.CheckFilter(p.Subscriptions[i].Filter, topic.Limits{Bytes: 1 << 16, Levels: 1 << 16})
-		if err != nil {
-			return violation(mqtt.MalformedPacket, err.Error())
+		if err := checkFilter(p.Subscriptions[i].Filter); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// checkUnsubscribe is checkFilters for UNSUBSCRIBE.
+func (s *Session) checkUnsubscribe(p *mqtt.Unsubscribe) error {
+	for _, f := range p.Filters {
+		if err := checkFilter(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkFilter(f []byte) error {
+	if err := topic.CheckFilter(f, topic.Limits{Bytes: 1 << 16, Levels: 1 << 16}); err != nil {
+		return violation(mqtt.MalformedPacket, err.Error())
 	}
 	return nil
 }
@@ -237,14 +253,24 @@ func (s *Session) Subscriptions(f func(filter string, o Options)) {
 	}
 }
 
-// Suback appends SUBACK with one reason per filter ([MQTT-3.8.4-6]).
-func (s *Session) Suback(id uint16, reasons []mqtt.Reason) {
-	s.send(&mqtt.Suback{ID: id, Reasons: reasons})
+// errTooLarge ends a connection whose client takes no packet of the size of the answer that it waits for.
+var errTooLarge = violation(mqtt.PacketTooLarge, "the answer is larger than the client's Maximum Packet Size")
+
+// Suback appends SUBACK with one reason per filter ([MQTT-3.8.4-6]). An error, that the client takes no packet of this
+// size, ends the connection: it would wait for ever.
+func (s *Session) Suback(id uint16, reasons []mqtt.Reason) error {
+	if !s.send(&mqtt.Suback{ID: id, Reasons: reasons}) {
+		return errTooLarge
+	}
+	return nil
 }
 
-// Unsuback appends UNSUBACK with one reason per filter ([MQTT-3.11.3-1]).
-func (s *Session) Unsuback(id uint16, reasons []mqtt.Reason) {
-	s.send(&mqtt.Unsuback{ID: id, Reasons: reasons})
+// Unsuback appends UNSUBACK with one reason per filter ([MQTT-3.11.3-1]). Its error is Suback's.
+func (s *Session) Unsuback(id uint16, reasons []mqtt.Reason) error {
+	if !s.send(&mqtt.Unsuback{ID: id, Reasons: reasons}) {
+		return errTooLarge
+	}
+	return nil
 }
 
 // Disconnect appends the server's DISCONNECT with its reason; 3.x has none ([MQTT-3.14.0-1]). detail may be empty.

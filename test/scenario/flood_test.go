@@ -23,8 +23,10 @@ func TestClientThatDoesNotRead(t *testing.T) {
 			}
 			return ""
 		})
-		connect := mqtt.Connect{Version: mqtt.V5, CleanStart: true, ClientID: []byte("a"), HasUsername: true, Username: []byte("ann@" + organizationID("acme")),
-			HasPassword: true, Password: []byte(w.passwords["ann@acme"])}
+		connect := mqtt.Connect{
+			Version: mqtt.V5, CleanStart: true, ClientID: []byte("a"), HasUsername: true, Username: []byte("ann@" + organizationID("acme")),
+			HasPassword: true, Password: []byte(w.passwords["ann@acme"]),
+		}
 		c.conn.Write(connect.Append(nil, mqtt.V5))
 		synctest.Wait()
 		c.pause(true)
