@@ -179,7 +179,7 @@ func refusalOf(p *mqtt.Connect, reason mqtt.Reason, label, detail string) refusa
 // refuse sends CONNACK with the reason and ends the connection.
 func (c *conn) refuse(r refusal) error {
 	c.b.counters.count(&c.b.counters.logins, r.label)
-	attrs := []any{"reason", r.label, "username", printable(r.username)}
+	attrs := []any{"reason", r.label, "username", printableUsername(r.username)}
 	if r.detail != "" {
 		attrs = append(attrs, "detail", r.detail)
 	}

@@ -110,6 +110,9 @@ func (c *conn) end(e ending) {
 		close(c.left)
 	}
 	c.b.counters.count(&c.b.counters.ends, e.label)
+	if n := c.log.flush(); n > 0 {
+		c.b.cfg.Log.Info("refused", c.who("what", "more of the same", "suppressed", n)...)
+	}
 	c.b.forget(c)
 	c.flush()
 }

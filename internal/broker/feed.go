@@ -138,10 +138,10 @@ func (c *conn) packet(r *reader, h mqtt.Header, body []byte, size int) error {
 		return c.fail(err)
 	}
 	c.mu.Lock()
-	for !c.isEnded() && c.mustWait(h.Type) {
+	for !c.over() && c.mustWait(h.Type) {
 		c.wait(r, h.Type)
 	}
-	if c.isEnded() {
+	if c.over() {
 		c.mu.Unlock()
 		return errEnded
 	}
@@ -174,6 +174,10 @@ func (c *conn) packet(r *reader, h mqtt.Header, body []byte, size int) error {
 	return err
 }
 
+// over reports whether nothing more is to be handled: the connection has ended, or nothing can be written to it any more
+// and the transport is about to say so. The caller holds mu.
+func (c *conn) over() bool { return c.isEnded() || c.close == abrupt }
+
 // mustWait reports whether a packet of type t may not be handled yet: a PUBLISH while the ring is full, any packet while
 // the client does not read what it has caused. The caller holds mu.
 func (c *conn) mustWait(t mqtt.Type) bool {
@@ -186,7 +190,7 @@ func (c *conn) wait(r *reader, t mqtt.Type) {
 	c.mu.Unlock()
 	r.flush()
 	c.mu.Lock()
-	if !c.isEnded() && c.mustWait(t) {
+	if !c.over() && c.mustWait(t) {
 		c.room.Wait()
 	}
 	c.lastRead.Store(c.b.cfg.Now().UnixNano())

@@ -1,9 +1,12 @@
 package broker
 
 import (
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"cloudsignal/internal/mqtt"
 )
@@ -56,6 +59,14 @@ func (c *conn) refused(what, reason string, topic []byte) {
 	c.b.cfg.Log.Info("refused", attrs...)
 }
 
+// flush returns how many lines were left out since the last one.
+func (l *logBudget) flush() (suppressed int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	suppressed, l.suppressed = l.suppressed, 0
+	return suppressed
+}
+
 // logEnd logs why a connection was refused, or ended by us.
 func (c *conn) logEnd(msg string, attrs ...any) {
 	if c.identity.Load() == nil {
@@ -82,13 +93,31 @@ func (c *conn) who(more ...any) []any {
 	return attrs
 }
 
-// printable shortens what a client sent to a length that fits a log line.
+// printable is what a client sent in a form that fits a log line and does nothing to a terminal.
 func printable(b []byte) string {
 	const most = 128
+	s, more := string(b), ""
 	if len(b) > most {
-		return string(b[:most]) + "..."
+		s, more = strings.ToValidUTF8(s[:most], ""), "..."
 	}
-	return string(b)
+	if strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		s = strconv.Quote(s)
+		s = s[1 : len(s)-1]
+	}
+	return s + more
+}
+
+// secretPrefixes begin passwords, tokens and keys.
+var secretPrefixes = []string{"pw_", "tkn_", "sk_", "pk_", "rk_", "cs_"}
+
+// printableUsername is printable for what stands where a user name should: people put passwords and keys there.
+func printableUsername(b []byte) string {
+	s := string(b)
+	name, _, ok := strings.Cut(s, "@")
+	if s != "" && (!ok || slices.ContainsFunc(secretPrefixes, func(p string) bool { return strings.HasPrefix(strings.ToLower(name), p) })) {
+		return "(not shown: it may be a secret)"
+	}
+	return printable(b)
 }
 
 // reasonLabel is a reason as a counter's label.

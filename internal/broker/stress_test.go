@@ -6,8 +6,10 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -65,9 +67,13 @@ func (m *moody) Write(net.Buffers) error {
 	case k == 0:
 		m.Close()
 		return io.ErrClosedPipe
-	case k == 1: // a peer that does not read, until the connection ends
-		<-m.ended
-		return net.ErrClosed
+	case k == 1: // a peer that does not read, until the connection ends or the write deadline
+		select {
+		case <-m.ended:
+			return net.ErrClosed
+		case <-time.After(20 * time.Millisecond):
+			return os.ErrDeadlineExceeded
+		}
 	}
 	return nil
 }

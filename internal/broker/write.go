@@ -65,6 +65,7 @@ func (c *conn) finish() {
 			c.last = nil
 		}
 		c.net.Close() //nolint:errcheck // nobody is there to be told
+		c.room.Broadcast()
 	}
 }
 

@@ -25,6 +25,7 @@ func New(s Streams, extra ...*cobra.Command) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "cloudsignal",
 		Short:         "A multi-tenant MQTT broker, and the client that speaks to it",
+		Version:       Version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,

@@ -34,7 +34,7 @@ func (f *connectFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.credentials, "credentials", "", "take user name and password from this bootstrap.json")
 	flags.StringVar(&f.as, "as", "", "with --credentials: which user, or \"server\" for full access")
 	flags.StringVar(&f.ca, "ca", "", "file of the authorities to trust, PEM (CLOUDSIGNAL_CA; default the system's)")
-	flags.StringVarP(&f.clientID, "client-id", "i", "", "client identifier (default: the server assigns one)")
+	flags.StringVarP(&f.clientID, "client-id", "i", "", "client identifier (default: the server assigns one; 3.1 needs one)")
 	flags.StringVar(&f.protocol, "protocol", "5.0", "MQTT version: 5.0, 3.1.1 or 3.1")
 	flags.Uint16Var(&f.keepAlive, "keep-alive", 60, "seconds, 0: none")
 	flags.DurationVar(&f.timeout, "connect-timeout", 15*time.Second, "how long to wait for the connection")

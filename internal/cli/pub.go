@@ -14,6 +14,7 @@ import (
 
 	"cloudsignal/internal/client"
 	"cloudsignal/internal/mqtt"
+	"cloudsignal/internal/topic"
 )
 
 // maxLine bounds one line of --lines, in bytes.
@@ -95,11 +96,16 @@ func (f *pubFlags) check(hasMessage bool) error {
 			given++
 		}
 	}
+	props := f.properties != nil || f.contentType != "" || f.responseTopic != "" || f.correlation != "" || f.expiry != 0
 	switch {
+	case props && versions[f.connect.protocol] != mqtt.V5:
+		return fmt.Errorf("--protocol %s: has no properties; they are of 5.0", f.connect.protocol)
 	case given != 1:
 		return errors.New("give the payload by one of --message, --file, --lines")
 	case f.qos > 2:
 		return fmt.Errorf("--qos %d: want 0, 1 or 2", f.qos)
+	case topic.CheckName(f.topic, topic.Limits{Bytes: 1 << 16, Levels: 1 << 16}) != nil:
+		return fmt.Errorf("--topic %q: %w", f.topic, topic.CheckName(f.topic, topic.Limits{Bytes: 1 << 16, Levels: 1 << 16}))
 	case f.output != "text" && f.output != "json":
 		return fmt.Errorf("--output %q: want text or json", f.output)
 	}

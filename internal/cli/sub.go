@@ -6,7 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -61,6 +64,9 @@ func (f *subFlags) run(ctx context.Context, s Streams) error {
 	}
 	if f.output != "text" && f.output != "json" {
 		return fmt.Errorf("--output %q: want text or json", f.output)
+	}
+	if (f.noLocal || f.asPublished || f.noRetained) && versions[f.connect.protocol] != mqtt.V5 {
+		return fmt.Errorf("--protocol %s: has no subscription options; they are of 5.0", f.connect.protocol)
 	}
 	conn, err := f.connect.dial(ctx)
 	if err != nil {
@@ -119,6 +125,14 @@ func (f *subFlags) subscribe(ctx context.Context, conn *client.Client) error {
 	return errors.Join(refused...)
 }
 
+// harmless is a topic in a form that does nothing to a terminal and stays on its line.
+func harmless(topic string) string {
+	if strings.ContainsFunc(topic, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(topic)
+	}
+	return topic
+}
+
 // line is one message of -o json.
 type line struct {
 	Topic           string      `json:"topic"`
@@ -136,7 +150,7 @@ type line struct {
 func (f *subFlags) print(s Streams, m *client.Message) error {
 	if f.output == "text" {
 		if f.verbose {
-			_, err := fmt.Fprintf(s.Out, "%s %s\n", m.Topic, m.Payload)
+			_, err := fmt.Fprintf(s.Out, "%s %s\n", harmless(m.Topic), m.Payload)
 			return err
 		}
 		_, err := fmt.Fprintf(s.Out, "%s\n", m.Payload)

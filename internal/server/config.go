@@ -94,6 +94,9 @@ func (c *Config) readFile(file string) error {
 	if err != nil {
 		return fmt.Errorf("setting config: %w", err)
 	}
+	if err := noNulls(b); err != nil {
+		return fmt.Errorf("setting config: %s: %w", file, err)
+	}
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	d.KnownFields(true)
 	if err := d.Decode(c); err != nil && !errors.Is(err, io.EOF) {
@@ -101,6 +104,21 @@ func (c *Config) readFile(file string) error {
 	}
 	if err := d.Decode(new(any)); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("setting config: %s: holds more than one document", file)
+	}
+	return nil
+}
+
+// noNulls refuses keys without a value: they would leave the default in force, which may be a listener.
+func noNulls(b []byte) error {
+	var doc yaml.Node
+	if err := yaml.Unmarshal(b, &doc); err != nil || len(doc.Content) == 0 {
+		return nil // the decoder says what is wrong
+	}
+	root := doc.Content[0]
+	for i := 1; root.Kind == yaml.MappingNode && i < len(root.Content); i += 2 {
+		if v := root.Content[i]; v.Tag == "!!null" {
+			return fmt.Errorf("line %d: %s has no value; give one or leave the key out", v.Line, root.Content[i-1].Value)
+		}
 	}
 	return nil
 }
@@ -131,8 +149,8 @@ func (c *Config) check() error {
 		if address == Off {
 			continue
 		}
-		host, _, err := net.SplitHostPort(address)
-		if err != nil {
+		host, port, err := net.SplitHostPort(address)
+		if err != nil || port == "" {
 			return fmt.Errorf("setting %s: %q is not an address; give HOST:PORT or off", s.name, address)
 		}
 		if s.name == "metrics" && !loopback(host) {
@@ -144,5 +162,5 @@ func (c *Config) check() error {
 
 func loopback(host string) bool {
 	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
+	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }

@@ -16,12 +16,12 @@ import (
 var guideText = template.Must(template.New("guide").Parse(`
 CloudSignal is ready.{{range .Listeners}}
   {{.}}{{end}}
-{{if .Agent.Username}}
+{{if .Agent.Username}}{{with .MQTTS}}
 Subscribe and publish with the mosquitto clients:
-{{with .MQTTS}}
-  mosquitto_sub -h {{.Host}} -p {{.Port}}{{$.CAFlag}} -u {{$.Dashboard.Username}} -P {{$.Dashboard.Password}} -t 'agents/#' -q 1 -v
 
-  mosquitto_pub -h {{.Host}} -p {{.Port}}{{$.CAFlag}} -u {{$.Agent.Username}} -P {{$.Agent.Password}} -t agents/agent-01/status -q 1 -m online
+  mosquitto_sub -h {{.Name}} -p {{.Port}}{{$.CAFlag}} -u {{$.Dashboard.Username}} -P {{$.Dashboard.Password}} -t 'agents/#' -q 1 -v
+
+  mosquitto_pub -h {{.Name}} -p {{.Port}}{{$.CAFlag}} -u {{$.Agent.Username}} -P {{$.Agent.Password}} -t agents/agent-01/status -q 1 -m online
 {{end}}{{with .WSS}}
 From Node with mqtt.js over WSS (npm install mqtt):
 
@@ -34,13 +34,14 @@ The first credentials are not here any more ({{.Data}}/bootstrap.json was remove
 {{end}}{{if .CA}}
 The certificate is of a development authority, {{.CA}}. To trust it:
   system    sudo cp {{.CA}} /usr/local/share/ca-certificates/cloudsignal-dev.crt && sudo update-ca-certificates
-  Chromium  certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n cloudsignal-dev -i {{.CA}}    (Debian: apt install libnss3-tools)
+  Chromium  mkdir -p $HOME/.pki/nssdb && certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n cloudsignal-dev -i {{.CA}}    (Debian: apt install libnss3-tools)
   Node      export NODE_EXTRA_CA_CERTS={{.CA}}
 {{end}}{{with .HTTPS}}
 Chat in the browser: https://{{.Host}}:{{.Port}}/try
 {{end}}`))
 
-type endpoint struct{ Host, Port string }
+// endpoint is where a listener is reached: Name for a command line, Host for a URL.
+type endpoint struct{ Name, Host, Port string }
 
 // guide prints what to paste, with the credentials of the first start. It is for a person who asked for it, not for a log.
 func (s *Server) guide(out io.Writer) error {
@@ -57,6 +58,7 @@ func (s *Server) guide(out io.Writer) error {
 		}
 	}
 	data.MQTTS, data.WSS, data.HTTPS = s.endpoint("mqtts"), s.endpoint("wss"), s.endpoint("https")
+	data.CAFlag = " --tls-use-os-certs"
 	if s.ca != "" {
 		data.CAFlag, data.NodeCA = " --cafile "+data.CA, "NODE_EXTRA_CA_CERTS="+data.CA+" "
 	}
@@ -66,8 +68,8 @@ func (s *Server) guide(out io.Writer) error {
 			return err
 		}
 		var first control.Bootstrap
-		if err := json.Unmarshal(b, &first); err != nil {
-			return fmt.Errorf("%s: %w", file, err)
+		if err := json.Unmarshal(b, &first); err != nil || first.Organization == "" {
+			return fmt.Errorf("%s is damaged; remove it, the server does not need it", file)
 		}
 		data.Organization, data.SecretKey = first.Organization, first.SecretKey
 		for _, u := range first.Users {
@@ -88,13 +90,17 @@ func (s *Server) endpoint(name string) *endpoint {
 	if err != nil {
 		return nil
 	}
-	if ip := net.ParseIP(host); ip != nil && (ip.IsLoopback() || ip.IsUnspecified()) {
+	if ip := net.ParseIP(host); ip != nil && (host == "127.0.0.1" || ip.IsUnspecified()) {
 		host = "localhost"
 	}
-	if strings.Contains(host, ":") {
-		host = "[" + host + "]"
+	if s.ca == "" && s.leaf != nil && s.leaf.VerifyHostname(host) != nil && len(s.leaf.DNSNames) > 0 {
+		host = s.leaf.DNSNames[0] // what clients check is the certificate's name
 	}
-	return &endpoint{host, port}
+	e := &endpoint{host, host, port}
+	if strings.Contains(host, ":") {
+		e.Host = "[" + host + "]"
+	}
+	return e
 }
 
 // quoteShell quotes a file name if a shell would take it apart.

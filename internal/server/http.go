@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -103,6 +104,7 @@ func (s *Server) tryConfig(w http.ResponseWriter, r *http.Request) {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
+	host = strings.Trim(host, "[]")
 	writeJSON(w, http.StatusOK, map[string]string{"wss": "wss://" + net.JoinHostPort(host, port) + "/"})
 }
 

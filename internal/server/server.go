@@ -4,6 +4,7 @@ package server
 import (
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,11 +12,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"cloudsignal/internal/access"
 	"cloudsignal/internal/broker"
 	"cloudsignal/internal/control"
+	"cloudsignal/internal/fault"
 	"cloudsignal/internal/transport"
 )
 
@@ -28,6 +31,7 @@ type Server struct {
 	log       *slog.Logger
 	addresses map[string]string
 	ca        string // file of the development authority, empty with a certificate of the operator's own
+	leaf      *x509.Certificate
 	broker    *broker.Broker
 	listeners []*transport.Listener
 	https     *httpServer
@@ -74,11 +78,11 @@ func (s *Server) start(ctx context.Context) error {
 	directory := access.NewDirectory()
 	store, err := control.Open(ctx, control.Options{Path: filepath.Join(s.cfg.Data, "control.db"), Directory: directory})
 	if err != nil {
-		return err
+		return withCause("opening the control database", err)
 	}
 	s.closers = append(s.closers, store.Close)
 	if _, err := store.Bootstrap(ctx, s.saveBootstrap); err != nil {
-		return fmt.Errorf("making the first organization: %w", err)
+		return withCause("making the first organization", err)
 	}
 	s.broker = broker.New(broker.Config{
 		Authenticator: access.NewAuthenticator(directory, access.AuthConfig{}),
@@ -93,13 +97,19 @@ func (s *Server) listen() error {
 	cert, key := s.cfg.Cert, s.cfg.Key
 	var err error
 	if cert == "" {
-		if cert, key, s.ca, err = transport.DevCertificate(s.cfg.Data, s.cfg.Host, time.Now(), rand.Reader); err != nil {
+		if cert, key, s.ca, err = transport.DevCertificate(s.cfg.Data, s.certificateHosts(), time.Now(), rand.Reader); err != nil {
 			return err
 		}
 	}
 	secure, err := transport.ServerTLS(cert, key)
 	if err != nil {
 		return err
+	}
+	if leaf := secure.Certificates[0].Leaf; leaf != nil {
+		s.leaf = leaf
+		if now := time.Now(); now.After(leaf.NotAfter) || now.Before(leaf.NotBefore) {
+			s.log.Warn("the certificate is not valid now: clients will refuse it", "file", cert, "from", leaf.NotBefore, "until", leaf.NotAfter)
+		}
 	}
 	for _, kind := range []transport.Kind{transport.MQTTS, transport.WSS, transport.MQTT, transport.WS} {
 		address := s.address(string(kind))
@@ -136,6 +146,27 @@ func (s *Server) listen() error {
 		s.metrics.serve(s.metricsRoutes())
 	}
 	return nil
+}
+
+// withCause is an error with what it hides from clients: whoever starts the server is to know.
+func withCause(doing string, err error) error {
+	if e, ok := errors.AsType[*fault.Error](err); ok && e.Err != nil {
+		return fmt.Errorf("%s: %w: %w", doing, err, e.Err)
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// certificateHosts are the hosts of the development certificate: those of the setting, and the addresses that are bound by
+// name of an interface.
+func (s *Server) certificateHosts() []string {
+	hosts := slices.Clone(s.cfg.Host)
+	for _, name := range []string{"mqtts", "wss", "https"} {
+		host, _, err := net.SplitHostPort(s.address(name))
+		if ip := net.ParseIP(host); err == nil && ip != nil && !ip.IsUnspecified() && !slices.Contains(hosts, host) {
+			hosts = append(hosts, host)
+		}
+	}
+	return hosts
 }
 
 func (s *Server) address(name string) string {

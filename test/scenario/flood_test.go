@@ -27,7 +27,7 @@ func TestClientThatDoesNotRead(t *testing.T) {
 			Version: mqtt.V5, CleanStart: true, ClientID: []byte("a"), HasUsername: true, Username: []byte("ann@" + organizationID("acme")),
 			HasPassword: true, Password: []byte(w.passwords["ann@acme"]),
 		}
-		c.conn.Write(connect.Append(nil, mqtt.V5))
+		c.conn.Write(connect.Append(nil, mqtt.V5)) //nolint:errcheck // no answer is an error below
 		synctest.Wait()
 		c.pause(true)
 		var sent atomic.Int64
