@@ -105,6 +105,7 @@ func New(cfg Config) *Broker {
 		cfg.Limits = DefaultLimits()
 	}
 	b := &Broker{cfg: cfg, organizations: make(map[string]*Organization), conns: make(map[*conn]struct{}), drained: make(chan struct{})}
+	b.counters.begin()
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	b.done.Go(b.tick)
 	return b

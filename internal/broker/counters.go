@@ -4,6 +4,9 @@ import (
 	"maps"
 	"sync"
 	"sync/atomic"
+
+	"cloudsignal/internal/access"
+	"cloudsignal/internal/mqtt"
 )
 
 // drop is why a message was not passed on.
@@ -34,6 +37,21 @@ type counters struct {
 	logins     map[string]uint64
 	ends       map[string]uint64
 	subscribes map[string]uint64 // refused filters
+}
+
+// begin makes the series that operators watch from the start: what appears only with its first event has no rate before.
+func (k *counters) begin() {
+	zero := func(labels ...string) map[string]uint64 {
+		m := make(map[string]uint64)
+		for _, l := range labels {
+			m[l] = 0
+		}
+		return m
+	}
+	k.logins = zero("ok", access.WhyMalformed, access.WhyUnknownOrganization, access.WhyUnknownUser, access.WhyWrongPassword,
+		access.WhyDisabled, access.WhyNoPassword, access.WhyBusy, access.WhyTooManyFailures)
+	k.ends = zero("disconnect", "closed_by_client", "network", "refused", "taken_over", "keep_alive", "packet_timeout", "connect_timeout", "draining")
+	k.subscribes = zero(reasonLabel(mqtt.NotAuthorized), reasonLabel(mqtt.TopicFilterInvalid), reasonLabel(mqtt.QuotaExceeded))
 }
 
 func (k *counters) count(m *map[string]uint64, label string) {

@@ -20,7 +20,7 @@ func Command() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the server",
-		Long: "Run the server until SIGINT or SIGTERM.\n\n" +
+		Long: "Run the server until SIGINT, SIGTERM or SIGHUP (its terminal is closed).\n\n" +
 			"Every setting is a flag, an environment variable (--mqtts is " + envName("mqtts") + ") and a key of the YAML file of\n" +
 			"--config; a flag counts before the environment, that before the file.",
 		Example: "  cloudsignal serve --data /var/lib/cloudsignal --mqtts :8883 --wss :18885 --https :443 \\\n" +
@@ -91,7 +91,7 @@ func serve(c *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	log := slog.New(slog.NewJSONHandler(c.ErrOrStderr(), nil))
 	for _, name := range unknownVariables(os.Environ()) {

@@ -120,7 +120,7 @@ func (s *Server) listen() error {
 		if kind == transport.MQTTS || kind == transport.WSS {
 			cfg.TLS = secure
 		} else if host, _, _ := net.SplitHostPort(address); !loopback(host) {
-			s.log.Warn("unencrypted listener is open to the network", "listener", kind, "address", address)
+			s.log.Warn("unencrypted listener is open to the network", "transport", kind, "address", address)
 		}
 		l, err := transport.Listen(cfg)
 		if err != nil {

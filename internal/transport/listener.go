@@ -147,7 +147,7 @@ func (l *Listener) acceptLoop() {
 		}
 		l.acceptFailed.Add(1)
 		pause = min(max(2*pause, acceptPauseMin), acceptPauseMax)
-		l.cfg.Log.Warn("cannot accept connections", "listener", l.cfg.Kind, "reason", err.Error(), "pause", pause)
+		l.cfg.Log.Warn("cannot accept connections", "transport", l.cfg.Kind, "reason", err.Error(), "pause", pause)
 		select {
 		case <-l.stop:
 			return
@@ -201,7 +201,7 @@ func (l *Listener) refused(level slog.Level, who netip.AddrPort, reason string) 
 	suppressed := l.suppressed
 	l.suppressed = 0
 	l.logMu.Unlock()
-	args := []any{"listener", l.cfg.Kind, "remote", who, "reason", reason}
+	args := []any{"reason", reason, "address", who, "transport", l.cfg.Kind}
 	if suppressed > 0 {
 		args = append(args, "suppressed", suppressed)
 	}
