@@ -17,7 +17,7 @@ import (
 func TestRetainedBounds(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	rapid.Check(t, func(t *rapid.T) {
-		limits := &Limits{Retained: rapid.IntRange(1, 5).Draw(t, "retained"), RetainedBytes: rapid.IntRange(100, 1000).Draw(t, "bytes")}
+		limits := &Limits{Retained: rapid.IntRange(1, 5).Draw(t, "retained"), RetainedBytes: rapid.IntRange(200, 2000).Draw(t, "bytes")}
 		var r retained
 		model := make(map[string]*session.Message)
 		var all []*session.Message
@@ -27,13 +27,13 @@ func TestRetainedBounds(t *testing.T) {
 				size := rapid.SampledFrom([]int{0, 1, 1, 50, 200, 300}).Draw(t, "size")
 				m := session.NewMessage(retainedMessage(name, size, 0), now)
 				all = append(all, m)
-				count, bytes := len(model), m.Size()
+				count, bytes := len(model), cost(m)
 				if model[name] == nil {
 					count++
 				}
 				for n, old := range model {
 					if n != name {
-						bytes += old.Size()
+						bytes += cost(old)
 					}
 				}
 				want := size == 0 || count <= limits.Retained && bytes <= limits.RetainedBytes
@@ -49,7 +49,7 @@ func TestRetainedBounds(t *testing.T) {
 			"": func(t *rapid.T) {
 				bytes := 0
 				for name, m := range model {
-					bytes += m.Size()
+					bytes += cost(m)
 					if got, _ := r.names.Get([]byte(name)); got != m {
 						t.Fatalf("%s is not what was stored last", name)
 					}

@@ -73,6 +73,7 @@ type Broker struct {
 	cfg       Config
 	counters  counters
 	wheel     wheel
+	start     time.Time // with its monotonic reading: deadlines count from it, so that a step of the clock moves none
 	strangers logBudget
 
 	mu            sync.Mutex
@@ -105,6 +106,7 @@ func New(cfg Config) *Broker {
 		cfg.Limits = DefaultLimits()
 	}
 	b := &Broker{cfg: cfg, organizations: make(map[string]*Organization), conns: make(map[*conn]struct{}), drained: make(chan struct{})}
+	b.start = cfg.Now()
 	b.counters.begin()
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	b.done.Go(b.tick)
@@ -140,6 +142,12 @@ func (b *Broker) forget(c *conn) {
 		b.counters.connections.Add(-1)
 	}
 }
+
+// elapsed is the time since the broker's start, in nanoseconds, whatever the wall clock does.
+func (b *Broker) elapsed() int64 { return int64(b.cfg.Now().Sub(b.start)) }
+
+// at is the time of elapsed nanoseconds after the start.
+func (b *Broker) at(elapsed int64) time.Time { return b.start.Add(time.Duration(elapsed)) }
 
 // organization finds the organization of a grant, making it at its first log-in. It is called once per connection;
 // there are as many as organizations that ever logged in.

@@ -58,7 +58,7 @@ func newConn(b *Broker, t transport.Conn) *conn {
 	c := &conn{b: b, net: t, accepted: b.cfg.Now(), watch: new(watch), done: make(chan struct{}), left: make(chan struct{})}
 	c.room.L = &c.mu
 	c.write = c.writeLoop
-	c.lastRead.Store(c.accepted.UnixNano())
+	c.lastRead.Store(b.elapsed())
 	c.watch.conn.Store(c)
 	return c
 }

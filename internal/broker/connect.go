@@ -64,7 +64,7 @@ func (c *conn) connect(r *reader, p *mqtt.Connect, now time.Time) error {
 	c.mu.Unlock()
 	c.net.LoggedIn()
 	c.b.counters.count(&c.b.counters.logins, "ok")
-	c.lastRead.Store(c.b.cfg.Now().UnixNano())
+	c.lastRead.Store(c.b.elapsed())
 	if c.keepAlive > 0 {
 		c.b.wheel.add(c.watch, c.b.cfg.Now().Add(c.keepAlive))
 	}

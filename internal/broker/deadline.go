@@ -14,7 +14,7 @@ func (c *conn) check(now time.Time) time.Time {
 	l := &c.b.cfg.Limits
 	next := now.Add(time.Minute)
 	if started := c.started.Load(); started != 0 {
-		at := time.Unix(0, started).Add(l.PacketTimeout)
+		at := c.b.at(started).Add(l.PacketTimeout)
 		if !now.Before(at) {
 			c.overdue(mqtt.UnspecifiedError, "packet_timeout", "a packet was not completed in time")
 			return time.Time{}
@@ -37,10 +37,10 @@ func (c *conn) check(now time.Time) time.Time {
 	case !live:
 		next = now.Add(time.Second)
 	case keepAlive > 0 && c.blocked.Load():
-		c.lastRead.Store(now.UnixNano())
+		c.lastRead.Store(c.b.elapsed())
 		next = earlier(next, now.Add(keepAlive))
 	case keepAlive > 0:
-		at := time.Unix(0, c.lastRead.Load()).Add(keepAlive)
+		at := c.b.at(c.lastRead.Load()).Add(keepAlive)
 		if !now.Before(at) {
 			c.overdue(mqtt.KeepAliveTimeout, "keep_alive", "no packet came for 1.5 times the keep alive") // [MQTT-3.1.2-22]
 			return time.Time{}

@@ -50,7 +50,7 @@ func (c *conn) Feed(p []byte) error {
 	}
 	if len(rest) > 0 {
 		c.partial = slices.Clone(rest)
-		c.started.Store(c.b.cfg.Now().UnixNano())
+		c.started.Store(max(1, c.b.elapsed()))
 	}
 	return nil
 }
@@ -115,7 +115,7 @@ func (c *conn) packets(r *reader, p []byte) ([]byte, error) {
 		if n == 0 || len(p) < n+h.Length {
 			return p, nil
 		}
-		c.lastRead.Store(c.b.cfg.Now().UnixNano())
+		c.lastRead.Store(c.b.elapsed())
 		if err := c.packet(r, h, p[n:n+h.Length], n+h.Length); err != nil {
 			return nil, err
 		}
@@ -193,7 +193,7 @@ func (c *conn) wait(r *reader, t mqtt.Type) {
 	if !c.over() && c.mustWait(t) {
 		c.room.Wait()
 	}
-	c.lastRead.Store(c.b.cfg.Now().UnixNano())
+	c.lastRead.Store(c.b.elapsed())
 	c.blocked.Store(false)
 }
 

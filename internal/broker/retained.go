@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"sync"
 	"time"
 
@@ -40,7 +41,7 @@ func (t *retained) store(m *session.Message, limits *Limits, now time.Time) bool
 	}
 	t.remove(name)
 	t.names.Set(name, m.Hold())
-	t.bytes += m.Size()
+	t.bytes += cost(m)
 	if m.Expires() {
 		if t.expiring == nil {
 			t.expiring = make(map[string]struct{})
@@ -50,18 +51,26 @@ func (t *retained) store(m *session.Message, limits *Limits, now time.Time) bool
 	return true
 }
 
+// levelBytes is what one level of a topic costs in the tree of names, about.
+const levelBytes = 128
+
+// cost is the memory that a retained message takes, its place in the tree of names included.
+func cost(m *session.Message) int {
+	return m.Size() + levelBytes*(1+bytes.Count(m.Topic(), []byte{'/'}))
+}
+
 // room reports whether m can be kept, in place of what its topic has.
 func (t *retained) room(m *session.Message, limits *Limits) bool {
-	bytes, count := t.bytes+m.Size(), t.names.Len()+1
+	size, count := t.bytes+cost(m), t.names.Len()+1
 	if old, had := t.names.Get(m.Topic()); had {
-		bytes, count = bytes-old.Size(), count-1
+		size, count = size-cost(old), count-1
 	}
-	return count <= limits.Retained && bytes <= limits.RetainedBytes
+	return count <= limits.Retained && size <= limits.RetainedBytes
 }
 
 func (t *retained) remove(name string) {
 	if old, had := t.names.Delete(name); had {
-		t.bytes -= old.Size()
+		t.bytes -= cost(old)
 		delete(t.expiring, name)
 		old.Release()
 	}

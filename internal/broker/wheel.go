@@ -24,12 +24,13 @@ type wheel struct {
 	mu    sync.Mutex
 	slots [wheelSlots][]*watch
 	at    int64 // tick that was served last; 0: none yet
+	start time.Time
 }
 
 // add has c looked at in the first tick that is not before when, or earlier if that was asked for before.
 func (w *wheel) add(c *watch, when time.Time) {
-	n := when.UnixNano()/int64(wheelTick) + 1
 	w.mu.Lock()
+	n := w.number(when) + 1
 	if w.at != 0 {
 		n = min(max(n, w.at+1), w.at+wheelSlots-1)
 	}
@@ -40,11 +41,19 @@ func (w *wheel) add(c *watch, when time.Time) {
 	w.mu.Unlock()
 }
 
+// number is the tick of a time, counted by the monotonic clock where the time has one. The caller holds mu.
+func (w *wheel) number(t time.Time) int64 {
+	if w.start.IsZero() {
+		w.start = t.Add(-72 * time.Hour) // the first time may be a deadline: what lies before it has a number too
+	}
+	return max(1, int64(t.Sub(w.start)/wheelTick))
+}
+
 // due empties the slots up to now.
 func (w *wheel) due(now time.Time) []*watch {
-	n := now.UnixNano() / int64(wheelTick)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	n := w.number(now)
 	from := w.at + 1
 	if n-w.at >= wheelSlots {
 		from = n - wheelSlots + 1

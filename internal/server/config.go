@@ -18,7 +18,7 @@ const Off = "off"
 // Config is what a server can be told. Listeners are named as in the file, the flags and the environment.
 type Config struct {
 	Data string   `yaml:"data"` // directory of everything that is kept; made if missing
-	Host []string `yaml:"host"` // further names and addresses of the development certificate
+	Host hostList `yaml:"host"` // further names and addresses of the development certificate
 	Cert string   `yaml:"cert"` // PEM files of a certificate (with its chain) and its key; both or none
 	Key  string   `yaml:"key"`
 
@@ -76,6 +76,18 @@ func (c *Config) set(name, value string) {
 			*s.value(c) = value
 		}
 	}
+}
+
+// hostList is a list, or in the file also one line with commas as in the flag.
+type hostList []string
+
+// UnmarshalYAML takes both forms.
+func (h *hostList) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind == yaml.ScalarNode {
+		*h = splitHosts(n.Value)
+		return nil
+	}
+	return n.Decode((*[]string)(h))
 }
 
 func splitHosts(s string) (hosts []string) {

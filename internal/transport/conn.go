@@ -210,8 +210,20 @@ func (c *conn) feed(h Handler, p []byte) error {
 	if c.frames == nil {
 		return h.Feed(p)
 	}
+	for p != nil {
+		c.frames.single, c.frames.rest = !c.loggedIn.Load(), nil
+		if err := c.feedFrames(h, p); err != nil {
+			return err
+		}
+		p = c.frames.rest
+	}
+	return nil
+}
+
+// feedFrames gives h the payload of the frames in p, of the first data frame only before log-in.
+func (c *conn) feedFrames(h Handler, p []byte) error {
 	limit := c.l.cfg.MaxMessageBeforeLogin
-	if c.loggedIn.Load() {
+	if !c.frames.single {
 		limit = c.l.cfg.MaxMessage
 	}
 	data, closing := c.frames.decode(p, limit)

@@ -74,7 +74,9 @@ type Config struct {
 	DiscardTime      time.Duration // from Shutdown to the close; default 2 s
 	DiscardBytes     int           // read and thrown away after Shutdown; over it nothing is read; default 256 KiB
 
-	MaxMessage            int // bytes of one WebSocket message; over it the close is 1009; default 1 MiB and 64 KiB
+	// MaxMessage bounds one WebSocket message, in bytes; over it the close is 1009. Messages are not put together, so that
+	// it costs no memory: it is there to end what cannot be meant. Default 64 MiB.
+	MaxMessage            int
 	MaxMessageBeforeLogin int // the same until LoggedIn; default 64 KiB
 	// MaxPending bounds the connections in handshake or before LoggedIn; the MQTT CONNECT is a part of the handshake.
 	// Over it the newest is closed at accept and counted. Default 4096.
@@ -88,7 +90,7 @@ func (c *Config) setDefaults() {
 	orDefault(&c.WriteTimeout, 30*time.Second)
 	orDefault(&c.DiscardTime, 2*time.Second)
 	orDefault(&c.DiscardBytes, 256<<10)
-	orDefault(&c.MaxMessage, 1<<20+64<<10)
+	orDefault(&c.MaxMessage, 64<<20)
 	orDefault(&c.MaxMessageBeforeLogin, 64<<10)
 	orDefault(&c.MaxPending, 4096)
 	if c.Log == nil {

@@ -74,6 +74,11 @@ type frames struct {
 
 	control []byte // payload of a control frame so far; at most maxControl
 	ping    []byte // payload of the latest ping, not nil: it wants an answer
+
+	// single makes decode return after each data frame, what is behind it in rest: before log-in, for the next frame's
+	// limit may depend on what is in this one.
+	single bool
+	rest   []byte
 }
 
 type step uint8
@@ -118,8 +123,13 @@ func (f *frames) decode(p []byte, limit int) ([]byte, *closing) {
 			return p[:out], nil
 		}
 		f.step = stepStart
+		data := f.op < opClose
 		if c := f.complete(); c != nil {
 			return p[:out], c
+		}
+		if f.single && data && len(in) > 0 {
+			f.rest = in
+			return p[:out], nil
 		}
 	}
 }

@@ -167,7 +167,7 @@ func TestFramesThatEndTheConnection(t *testing.T) {
 
 func TestMessageLimitRisesAtLogin(t *testing.T) {
 	var got int
-	l, peers := serve(t, Config{Kind: WS, DiscardBytes: 4 << 20}, func(p *peer, b []byte) error {
+	l, peers := serve(t, Config{Kind: WS, DiscardBytes: 4 << 20, MaxMessage: 1<<20 + 64<<10}, func(p *peer, b []byte) error {
 		if got == 0 {
 			p.LoggedIn()
 		}
@@ -418,4 +418,25 @@ func TestProtocolErrorOfAPeerThatDoesNotRead(t *testing.T) {
 			t.Errorf("%s: it took %v", kind, took)
 		}
 	}
+}
+
+// The log-in may be in the first frame of a read, and a frame that only its limit allows behind it in the same read.
+func TestMessageLimitRisesWithinARead(t *testing.T) {
+	var got int
+	l, peers := serve(t, Config{Kind: WS}, func(p *peer, b []byte) error {
+		if got == 0 {
+			p.LoggedIn()
+		}
+		got += len(b)
+		return nil
+	})
+	c := dial(t, l)
+	p := await(t, peers, "the connection")
+	large := string(make([]byte, 100<<10))
+	c.raw(t, append(append(frame(0x82, "log-in"), frame(0x82, large)...), frame(0x88, "")...))
+	if _, code := c.ending(t); code != 1000 || got != len("log-in")+len(large) {
+		t.Errorf("%d bytes, then the code %d", got, code)
+	}
+	c.Close()
+	await(t, p.closed, "Closed")
 }

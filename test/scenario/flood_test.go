@@ -53,3 +53,53 @@ func TestClientThatDoesNotRead(t *testing.T) {
 		w.broker.Close()
 	})
 }
+
+// TestClientThatDoesNotReadAndLeaves: the reader of such a client waits for room; when the client is gone it must not wait
+// for ever, and the will is published.
+func TestClientThatDoesNotReadAndLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, nil)
+		w.organization("acme", []string{"ann"}, nil)
+		connect := func(id string, will bool) *client {
+			c := dial(w.broker, mqtt.V5, true, format)
+			p := mqtt.Connect{Version: mqtt.V5, CleanStart: true, KeepAlive: 5, ClientID: []byte(id), HasUsername: true,
+				Username: []byte("ann@" + organizationID("acme")), HasPassword: true, Password: []byte(w.passwords["ann@acme"])}
+			if will {
+				p.HasWill, p.WillTopic, p.WillPayload = true, []byte("will"), []byte("gone")
+			} else {
+				p.KeepAlive = 0
+			}
+			c.conn.Write(p.Append(nil, mqtt.V5)) //nolint:errcheck // no answer is an error below
+			synctest.Wait()
+			return c
+		}
+		witness, c := connect("witness", false), connect("leaver", true)
+		s := mqtt.Subscribe{ID: 1, Subscriptions: []mqtt.Subscription{{Filter: []byte("will")}}}
+		witness.conn.Write(s.Append(nil, mqtt.V5)) //nolint:errcheck // as above
+		synctest.Wait()
+		witness.taken()
+		c.pause(true)
+		c.running.Go(func() {
+			chunk := bytes.Repeat([]byte{0xc0, 0}, 32<<10)
+			for {
+				if _, err := c.conn.Write(chunk); err != nil {
+					return
+				}
+			}
+		})
+		synctest.Wait()
+		c.conn.Close()
+		c.pause(false)
+		synctest.Wait()
+		if got := witness.taken(); len(got) != 1 || got[0] != "PUBLISH topic=will payload=gone" {
+			t.Errorf("the witness got %q", got)
+		}
+		if n := w.broker.Stats().Connections; n != 1 {
+			t.Errorf("%d connections are left, want one", n)
+		}
+		witness.conn.Close()
+		c.running.Wait()
+		witness.running.Wait()
+		w.broker.Close()
+	})
+}
