@@ -62,8 +62,10 @@ func TestClientThatDoesNotReadAndLeaves(t *testing.T) {
 		w.organization("acme", []string{"ann"}, nil)
 		connect := func(id string, will bool) *client {
 			c := dial(w.broker, mqtt.V5, true, format)
-			p := mqtt.Connect{Version: mqtt.V5, CleanStart: true, KeepAlive: 5, ClientID: []byte(id), HasUsername: true,
-				Username: []byte("ann@" + organizationID("acme")), HasPassword: true, Password: []byte(w.passwords["ann@acme"])}
+			p := mqtt.Connect{
+				Version: mqtt.V5, CleanStart: true, KeepAlive: 5, ClientID: []byte(id), HasUsername: true,
+				Username: []byte("ann@" + organizationID("acme")), HasPassword: true, Password: []byte(w.passwords["ann@acme"]),
+			}
 			if will {
 				p.HasWill, p.WillTopic, p.WillPayload = true, []byte("will"), []byte("gone")
 			} else {
