@@ -1,0 +1,76 @@
+// Package enginetest is the contract of an engine, as tests: whatever keeps a broker's records passes Run. The oracle is
+// the same operations on plain maps. The file system below the engine forgets what was not synced, so a store
+// that acknowledges too early fails here, and only here: a process that is killed leaves the page cache behind.
+package enginetest
+
+import (
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"cloudsignal/internal/engine"
+)
+
+// Reader is what both an engine and the oracle answer.
+type Reader interface {
+	Organizations() ([]uint64, error)
+	Head(organization uint64) (engine.Position, error)
+	Filters(organization uint64, visit func(f engine.Filter, text string) error) error
+	Sessions(organization uint64, visit func(engine.Session) error) error
+	Session(organization uint64, owner engine.Owner) (engine.Session, bool, error)
+	Lookup(organization uint64, kind engine.Kind, clientID string) (engine.Owner, bool, error)
+	Subscriptions(organization uint64, owner engine.Owner) ([]engine.Subscription, error)
+	Received(organization uint64, owner engine.Owner) ([]uint16, error)
+	Outgoing(organization uint64, owner engine.Owner) ([]engine.Outgoing, error)
+	Read(organization uint64, owner engine.Owner, position engine.Position) (engine.Entry, bool, error)
+	Cursor(organization uint64, owner engine.Owner) (engine.Position, error)
+	Will(organization uint64, owner engine.Owner) (engine.Will, bool, error)
+	Retained(organization uint64, visit func(engine.Retained) error) error
+	RetainedOf(organization uint64, topic string) (engine.Entry, bool, error)
+	Due(now int64, limit int) ([]engine.Due, error)
+	Page(organization uint64, filters []engine.Filter, after, upTo engine.Position, maxBytes int, dst []engine.Match) ([]engine.Match, engine.Position, error)
+	Backlog(organization uint64, filter engine.Filter, after engine.Position) (messages, bytes uint64, err error)
+}
+
+// Store is the engine under test.
+type Store interface {
+	Reader
+	Commit(b *engine.Batch, then func(first engine.Position, err error))
+	Run() uint64
+	Failed() <-chan struct{}
+	NextOwner(organization uint64) (engine.Owner, error)
+	NextFilter(organization uint64) (engine.Filter, error)
+	Trim(organization uint64, filter engine.Filter, upTo engine.Position) error
+	TrimBodies(organization uint64, upTo engine.Position) error
+	DropOrganization(organization uint64) error
+	Close() error
+}
+
+// Options are what the suite asks of an engine.
+type Options struct {
+	FS        vfs.FS
+	Reserve   int64
+	FreeBytes func() (int64, error)
+}
+
+// Factory opens an engine on a file system, the same store each time for the same file system. It should be set to small
+// buffers, so that short runs reach everything that engine does to its files.
+type Factory func(Options) (Store, error)
+
+// Run is the contract.
+func Run(t *testing.T, open Factory) {
+	t.Run("Commit", func(t *testing.T) { testCommit(t, open) })
+	t.Run("Positions", func(t *testing.T) { testPositions(t, open) })
+	t.Run("Order", func(t *testing.T) { testOrder(t, open) })
+	t.Run("Refused", func(t *testing.T) { testRefused(t, open) })
+	t.Run("Full", func(t *testing.T) { testFull(t, open) })
+	t.Run("Page", func(t *testing.T) { testPage(t, open) })
+	t.Run("Held", func(t *testing.T) { testHeld(t, open) })
+	t.Run("Due", func(t *testing.T) { testDue(t, open) })
+	t.Run("Numbers", func(t *testing.T) { testNumbers(t, open) })
+	t.Run("Drop", func(t *testing.T) { testDrop(t, open) })
+	t.Run("Closed", func(t *testing.T) { testClosed(t, open) })
+	t.Run("Random", func(t *testing.T) { testRandom(t, open) })
+	t.Run("Crash", func(t *testing.T) { testCrash(t, open) })
+	t.Run("Fault", func(t *testing.T) { testFault(t, open) })
+}
