@@ -159,7 +159,7 @@ func (c *conn) packet(r *reader, h mqtt.Header, body []byte, size int) error {
 	case session.Refused:
 		r.in[p.(*mqtt.Publish).QoS]++
 		c.b.counters.drops[dropTopic].Add(1)
-		c.refused("publish", act.Reason.String(), p.(*mqtt.Publish).Topic)
+		c.refused("publish", reasonLabel(act.Reason), p.(*mqtt.Publish).Topic)
 	case session.Subscribe:
 		err = c.subscribe(r, p.(*mqtt.Subscribe), now)
 	case session.Unsubscribe:

@@ -9,8 +9,24 @@ import (
 	"cloudsignal/internal/topic"
 )
 
-// subscribe is one SUBSCRIBE: every filter judged by itself, the granted ones entered, SUBACK, retained messages.
+// subscribe is one SUBSCRIBE. What was refused is logged when no lock is held any more.
 func (c *conn) subscribe(r *reader, p *mqtt.Subscribe, now time.Time) error {
+	refused, err := c.enterAll(r, p, now)
+	for _, f := range refused {
+		c.refused("subscribe", f.label, f.filter)
+		c.b.counters.count(&c.b.counters.subscribes, f.label)
+	}
+	return err
+}
+
+// refusedFilter is a filter that was refused, with its reason for the log and the counter.
+type refusedFilter struct {
+	label  string
+	filter []byte
+}
+
+// enterAll judges every filter by itself, enters the granted ones, and sends SUBACK and the retained messages.
+func (c *conn) enterAll(r *reader, p *mqtt.Subscribe, now time.Time) (refused []refusedFilter, err error) {
 	var identifier uint32
 	if len(p.Properties.SubscriptionIDs) > 0 {
 		identifier = p.Properties.SubscriptionIDs[0]
@@ -21,7 +37,7 @@ func (c *conn) subscribe(r *reader, p *mqtt.Subscribe, now time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.isEnded() {
-		return errEnded
+		return nil, errEnded
 	}
 	r.reasons = r.reasons[:0]
 	var replays []replay
@@ -30,21 +46,27 @@ func (c *conn) subscribe(r *reader, p *mqtt.Subscribe, now time.Time) error {
 		sub := &p.Subscriptions[i]
 		o := session.Options{QoS: sub.QoS, NoLocal: sub.NoLocal, RetainAsPublished: sub.RetainAsPublished, Identifier: identifier}
 		reason := c.judge(sub.Filter)
-		if !reason.Failed() {
+		label := "retained_backlog"
+		if reason.Failed() {
+			label = reasonLabel(reason)
+		} else {
 			var found []*session.Message
 			if found, reason = c.enter(string(sub.Filter), o, sub.RetainHandling, room, now); len(found) > 0 {
 				replays = append(replays, replay{found, o})
 				room -= len(found)
 			}
 		}
+		if reason.Failed() {
+			refused = append(refused, refusedFilter{label, sub.Filter})
+		}
 		r.reasons = append(r.reasons, reason)
 	}
-	err := c.session.Suback(p.ID, r.reasons)
+	err = c.session.Suback(p.ID, r.reasons)
 	for i := range replays {
 		c.replay(&replays[i], now)
 	}
 	r.mark(c)
-	return err
+	return refused, err
 }
 
 // enter makes a subscription of a filter that was judged, and finds the retained messages that it is to be sent, at most
@@ -56,7 +78,6 @@ func (c *conn) enter(filter string, o session.Options, h mqtt.RetainHandling, ro
 	if wanted(h, c.session.Subscribed(filter), shared) {
 		var ok bool
 		if found, ok = c.home.retained.collect(filter, room, now); !ok {
-			c.refusedFilter("retained_backlog", []byte(filter))
 			return nil, mqtt.QuotaExceeded
 		}
 	}
@@ -73,16 +94,7 @@ func (c *conn) judge(filter []byte) mqtt.Reason {
 	if !reason.Failed() && !c.grant.Check(access.Subscribe, filter) {
 		reason = mqtt.NotAuthorized
 	}
-	if reason.Failed() {
-		c.refusedFilter(reasonLabel(reason), filter)
-	}
 	return reason
-}
-
-// refusedFilter logs and counts a filter that was refused.
-func (c *conn) refusedFilter(label string, filter []byte) {
-	c.refused("subscribe", label, filter)
-	c.b.counters.count(&c.b.counters.subscribes, label)
 }
 
 // unsubscribe is one UNSUBSCRIBE. Messages in flight are completed ([MQTT-3.10.4-3]).
