@@ -37,7 +37,7 @@ const (
 
 // Bounds of a batch. A batch beyond them is refused, alone.
 const (
-	MaxFilters = 128       // of one OpAppend
+	MaxFilters = 1024      // of one OpAppend: what the store can bear, far beyond what a broker lets one message match
 	MaxName    = 65535     // bytes of a client identifier, topic or filter
 	MaxBatch   = 512 << 20 // bytes, as counted by Size
 )

@@ -253,6 +253,26 @@ func testRefused(t *testing.T, open Factory) {
 		t.Errorf("after refused batches the first position is %d", got)
 	}
 	wantLines(t, "log", log(t, s, 1, 1), "1 kept [1]")
+	testMaxFilters(t, s)
+}
+
+// testMaxFilters: at its bound a batch passes, and each of the filters has the message.
+func testMaxFilters(t *testing.T, s Store) {
+	t.Helper()
+	var filters []engine.Filter
+	var operations []engine.Operation
+	for i := range engine.Filter(engine.MaxFilters) {
+		filters, operations = append(filters, i+1), append(operations, filterOp(i+1))
+	}
+	at := mustCommit(t, s, 2, append(operations, appendOp("all", filters...))...)
+	matches, _, err := s.Page(2, filters, 0, math.MaxUint64, math.MaxInt, nil)
+	must(t, err)
+	if len(matches) != 1 || matches[0].Position != at {
+		t.Fatalf("%d messages, want one at %d", len(matches), at)
+	}
+	if slices.Sort(matches[0].Filters); !slices.Equal(matches[0].Filters, filters) {
+		t.Errorf("%d filters have it, want %d", len(matches[0].Filters), len(filters))
+	}
 }
 
 // testFull: near the end of the disk what grows is refused, alone, and what frees goes on.

@@ -100,9 +100,9 @@ func BenchmarkCommit(b *testing.B) {
 	}
 }
 
-// BenchmarkPublish: one message of 4 KiB to many durable filters. What is written beside the body is a pointer each.
+// BenchmarkPublish: one message of 512 bytes or 4 KiB to many durable filters. What is written beside the body is a pointer each.
 func BenchmarkPublish(b *testing.B) {
-	for _, filters := range []int{1, 100, 128} {
+	for _, filters := range []int{1, 100, engine.MaxFilters} {
 		for _, size := range []int{512, 4096} {
 			b.Run(fmt.Sprintf("%d/%d", filters, size), func(b *testing.B) {
 				s, fs := bench(b, filters)
