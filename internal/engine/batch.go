@@ -19,7 +19,7 @@ const (
 	OpSubscribe                 // Owner, Subscription: made or replaced; Since 0 is set to the position of this commit
 	OpUnsubscribe               // Owner, Text
 	OpCursor                    // Owner, Position: everything up to it is done with
-	OpOutgoing                  // Owner, Outgoing, Entry: made, by its position, with the message that it holds from now on
+	OpOutgoing                  // Owner, Outgoing, Entry: made, by its position (Shared counts), with the message that it holds from now on
 	OpProgress                  // Owner, Outgoing: replaced, by its position; the message it holds stays
 	OpComplete                  // Owner, Position: the Outgoing there is gone, and holds nothing
 	OpWill                      // Owner, Will
@@ -152,7 +152,7 @@ func (o *Operation) missing() string {
 	switch o.Op {
 	case OpReceive, OpRelease, OpEnd, OpSubscribe, OpUnsubscribe, OpCursor, OpOutgoing, OpProgress, OpComplete,
 		OpWill, OpDropWill, OpWake, OpUnwake:
-		if o.Owner == 0 {
+		if o.Owner == 0 || o.Owner > maxOwner {
 			return "Owner"
 		}
 	}
@@ -169,11 +169,11 @@ func (o *Operation) missing() string {
 		return "Filters"
 	case (o.Op == OpFilter || o.Op == OpDropFilter || o.Op == OpTrim) && o.Filter == 0:
 		return "Filter"
-	case o.Op == OpSession && (o.Session == nil || o.Session.Owner == 0 || o.Session.Kind == 0 || len(o.Session.ClientID) > MaxName):
+	case o.Op == OpSession && (o.Session == nil || o.Session.Owner == 0 || o.Session.Owner > maxOwner || o.Session.Kind == 0 || len(o.Session.ClientID) > MaxName):
 		return "Session"
 	case o.Op == OpSubscribe && (o.Subscription == nil || len(o.Subscription.Text) > MaxName):
 		return "Subscription"
-	case (o.Op == OpOutgoing || o.Op == OpProgress) && (o.Outgoing == nil || o.Outgoing.Position == 0):
+	case (o.Op == OpOutgoing || o.Op == OpProgress) && (o.Outgoing == nil || o.Outgoing.Position&^Shared == 0):
 		return "Outgoing"
 	case o.Op == OpWill && (o.Will == nil || len(o.Will.Entry.Publisher) > MaxName):
 		return "Will"

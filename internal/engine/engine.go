@@ -19,8 +19,16 @@ import "errors"
 // Position is the place of a message in its organization's log, from 1.
 type Position uint64
 
-// Owner is a session or a shared group with state that survives; unique in its organization, from 1.
+// Shared is a bit in the position of an Outgoing: the message was handed over by a shared group, apart from what the
+// owner's own filters lead to. A session can so be owed one message twice, at its position and at that with Shared; each
+// Outgoing holds the message for itself, until it is completed itself.
+const Shared Position = 1 << 63
+
+// Owner is a session or a shared group with state that survives; unique in its organization, from 1 to maxOwner.
 type Owner uint64
+
+// maxOwner leaves a bit free for whoever has to put Shared beside an owner.
+const maxOwner Owner = 1<<63 - 1
 
 // Filter is the number of a durable filter: one that a session which outlives its connection, or a shared group, holds
 // with a granted QoS of 1 or 2. Unique in its organization, from 1.
@@ -87,11 +95,11 @@ type Subscription struct {
 
 // Outgoing is a message that was sent at QoS 2, or at QoS 1 by an owner that asked for it to be kept.
 type Outgoing struct {
-	Position Position
-	Filter   Filter // one of those it was appended to; the store holds the message by owner and position, whatever happens to the filter
-	ID       uint16 // packet identifier
-	State    uint8  // the session's own
-	Extra    []byte // the session's own: identifiers and what else a second sending needs
+	Position Position // that of the message; with Shared if a shared group has handed it over
+	Filter   Filter   // one of those it was appended to; the store holds the message by owner and position, whatever happens to the filter
+	ID       uint16   // packet identifier
+	State    uint8    // the session's own
+	Extra    []byte   // the session's own: identifiers and what else a second sending needs
 }
 
 // Will is a message that is published when its session's connection ends badly.

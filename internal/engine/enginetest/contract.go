@@ -233,6 +233,9 @@ func testRefused(t *testing.T, open Factory) {
 		{Op: engine.OpSubscribe, Owner: 1},
 		{Op: engine.OpOutgoing, Owner: 1, Outgoing: &engine.Outgoing{Position: 1}},
 		{Op: engine.OpOutgoing, Owner: 1, Outgoing: &engine.Outgoing{}, Entry: &engine.Entry{}},
+		{Op: engine.OpOutgoing, Owner: 1, Outgoing: &engine.Outgoing{Position: engine.Shared}, Entry: &engine.Entry{}},
+		{Op: engine.OpCursor, Owner: 1 << 63},
+		sessionOp(1<<63, "c"),
 		{Op: engine.OpProgress, Owner: 1},
 		{Op: engine.OpWill, Owner: 1},
 		{Op: engine.OpWake, Owner: 1},
@@ -423,6 +426,61 @@ func testHeld(t *testing.T, open Factory) {
 	must(t, s.TrimBodies(1, 9))
 	held(1, 1)
 	testHeldAtOnce(t, s)
+}
+
+// testHeldShared: of one message an owner can have two Outgoings, its own and a shared group's. Each is moved on, held and
+// completed by itself, and neither is taken for another owner's.
+func testHeldShared(t *testing.T, open Factory) {
+	s := start(t, open, Options{})
+	const own, other = 1, 2
+	large := strings.Repeat("l", 5000)
+	mustCommit(t, s, 1, filterOp(1), filterOp(2), sessionOp(own, "a"), sessionOp(other, "b"),
+		appendOp("small", 1, 2), appendOp(large, 1, 2), appendOp(large, 1), appendOp("end", 1))
+	matches, _, err := s.Page(1, []engine.Filter{1}, 0, math.MaxUint64, math.MaxInt, nil)
+	must(t, err)
+	out := func(owner engine.Owner, position engine.Position) engine.Operation {
+		return engine.Operation{
+			Op: engine.OpOutgoing, Owner: owner, Outgoing: &engine.Outgoing{Position: position, ID: 1 + uint16(position>>63)},
+			Entry: &matches[position&^engine.Shared-1].Entry,
+		}
+	}
+	complete := func(owner engine.Owner, position engine.Position) engine.Operation {
+		return engine.Operation{Op: engine.OpComplete, Owner: owner, Position: position}
+	}
+	has := func(owner engine.Owner, want ...string) {
+		t.Helper()
+		must(t, s.TrimBodies(1, 9))
+		outgoing, err := s.Outgoing(1, owner)
+		must(t, err)
+		var got []string
+		for _, o := range outgoing {
+			e, ok, err := s.Read(1, owner, o.Position)
+			must(t, err)
+			if p := o.Position &^ engine.Shared; !ok || e.Position != p || string(e.Body) != string(matches[p-1].Body) {
+				t.Errorf("owner %d has at %d: %v, %d with %d bytes", owner, p, ok, e.Position, len(e.Body))
+			}
+			got = append(got, fmt.Sprint(o.Position&^engine.Shared, o.Position&engine.Shared != 0, o.ID, o.State))
+		}
+		wantLines(t, fmt.Sprint("outgoing of ", owner), got, want...)
+	}
+	const shared = engine.Shared
+	mustCommit(t, s, 1, out(own, 1), out(own, 1|shared), out(own, 2), out(own, 2|shared), out(own, 3|shared), out(other, 2|shared))
+	must(t, s.Trim(1, 1, 9))
+	mustCommit(t, s, 1, engine.Operation{Op: engine.OpProgress, Owner: own, Outgoing: &engine.Outgoing{Position: 2 | shared, ID: 2, State: 7}})
+	has(own, "1 false 1 0", "2 false 1 0", "1 true 2 0", "2 true 2 7", "3 true 2 0")
+	mustCommit(t, s, 1, complete(own, 1), complete(own, 2), complete(other, 2))
+	has(own, "1 true 2 0", "2 true 2 7", "3 true 2 0")
+	has(other, "2 true 2 0")
+	mustCommit(t, s, 1, out(own, 2), complete(own, 2|shared), complete(own, 1|shared), complete(other, 2|shared))
+	has(other)
+	has(own, "2 false 1 0", "3 true 2 0")
+	mustCommit(t, s, 1, complete(own, 2))
+	has(own, "3 true 2 0")
+	if _, ok, err := s.Read(1, own, 2|shared); ok || err != nil {
+		t.Errorf("what is complete is still read: %v, %v", ok, err)
+	}
+	mustCommit(t, s, 1, engine.Operation{Op: engine.OpEnd, Owner: own})
+	has(own)
 }
 
 // testHeldAtOnce: the store is held up, so that a hold and the trim behind it wait together.

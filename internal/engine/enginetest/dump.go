@@ -105,7 +105,7 @@ func (d *dumper) owner(s engine.Session) {
 	for _, out := range outgoing {
 		e, ok, err := d.r.Read(o, s.Owner, out.Position)
 		d.check(err)
-		d.line("  outgoing %d filter %d id %d state %d extra %q holds %v %s", out.Position, out.Filter, out.ID, out.State, out.Extra, ok, entry(&e))
+		d.line("  outgoing %d shared %v filter %d id %d state %d extra %q holds %v %s", out.Position&^engine.Shared, out.Position&engine.Shared != 0, out.Filter, out.ID, out.State, out.Extra, ok, entry(&e))
 	}
 	will, ok, err := d.r.Will(o, s.Owner)
 	d.check(err)

@@ -66,6 +66,7 @@ func Run(t *testing.T, open Factory) {
 	t.Run("Full", func(t *testing.T) { testFull(t, open) })
 	t.Run("Page", func(t *testing.T) { testPage(t, open) })
 	t.Run("Held", func(t *testing.T) { testHeld(t, open) })
+	t.Run("HeldShared", func(t *testing.T) { testHeldShared(t, open) })
 	t.Run("Due", func(t *testing.T) { testDue(t, open) })
 	t.Run("Numbers", func(t *testing.T) { testNumbers(t, open) })
 	t.Run("Drop", func(t *testing.T) { testDrop(t, open) })

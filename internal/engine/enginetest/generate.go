@@ -3,6 +3,7 @@ package enginetest
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	"cloudsignal/internal/engine"
 )
@@ -228,7 +229,15 @@ func (g *generator) outgoing(o *modelOrganization, r *modelOwner, op *engine.Ope
 	if len(all) == 0 {
 		return
 	}
-	e := o.log[all[g.rng.IntN(len(all))]]
+	position := all[g.rng.IntN(len(all))] | engine.Shared*engine.Position(g.rng.IntN(2))
+	if g.chance(30) {
+		for _, other := range sorted(r.outgoing) { // the same message the other way
+			if slices.Contains(all, other&^engine.Shared) {
+				position = other ^ engine.Shared
+			}
+		}
+	}
+	e := o.log[position&^engine.Shared]
 	op.Op, op.Entry = engine.OpOutgoing, &e.Entry
-	op.Outgoing = &engine.Outgoing{Position: e.Position, Filter: sorted(e.filters)[0], ID: uint16(g.rng.IntN(1000)), State: 1, Extra: g.body()}
+	op.Outgoing = &engine.Outgoing{Position: position, Filter: sorted(e.filters)[0], ID: uint16(g.rng.IntN(1000)), State: 1, Extra: g.body()}
 }

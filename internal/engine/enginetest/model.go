@@ -151,7 +151,7 @@ func (o *modelOrganization) ofOwner(op *engine.Operation) {
 	case engine.OpOutgoing:
 		r.outgoing[op.Outgoing.Position] = *op.Outgoing
 		e := *op.Entry
-		e.Position = op.Outgoing.Position
+		e.Position = op.Outgoing.Position &^ engine.Shared
 		r.held[op.Outgoing.Position] = e
 	case engine.OpProgress:
 		r.outgoing[op.Outgoing.Position] = *op.Outgoing
@@ -196,8 +196,8 @@ func (o *modelOrganization) cut(f engine.Filter, upTo engine.Position) {
 func (o *modelOrganization) free(upTo engine.Position) {
 	for _, r := range o.records {
 		for position, e := range r.held {
-			if _, ok := r.outgoing[position]; ok && len(e.Body) > inline && position > o.freed {
-				upTo = min(upTo, position-1)
+			if _, ok := r.outgoing[position]; ok && len(e.Body) > inline && e.Position > o.freed {
+				upTo = min(upTo, e.Position-1)
 			}
 		}
 	}

@@ -254,11 +254,14 @@ func (p *packer) trimBodies(o *organization, upTo engine.Position) error {
 		return err
 	}
 	for iter.First(); iter.Valid() && err == nil; iter.Next() {
-		k := iter.Key()
-		position, owner := engine.Position(last8(k[:len(k)-8])), engine.Owner(last8(k))
+		owner, position, ok := parseHeld(iter.Key())
+		if !ok {
+			err = (&decoder{bad: true}).err("held message")
+			break
+		}
 		var holds bool
 		if holds, err = get(p.s.db, keySubPosition(nil, o.number, owner, subOutgoing, position), func([]byte) error { return nil }); holds {
-			upTo = position - 1
+			upTo = position&^engine.Shared - 1
 			break
 		}
 	}

@@ -20,7 +20,7 @@ import (
 //	07    organization owner                       session
 //	08    organization kind client-identifier      owner: uvarint
 //	09    organization owner sub rest              what belongs to an owner, see the subs
-//	0a    organization position owner              nothing: a shared or large body that an Outgoing of the owner holds
+//	0a    organization position holder             nothing: a shared or large body that an Outgoing of an owner holds
 //	0b    organization topic                       position: uvarint, entry
 //	0c    time organization owner event            nothing
 //
@@ -33,7 +33,9 @@ import (
 //	06                   delay: uvarint, entry
 //	07    event (1)      time (8)
 //
-// Numbers are 8 bytes where nothing else is said, kinds, subs and events 1. A time is Unix nanoseconds with its sign bit
+// Numbers are 8 bytes where nothing else is said, kinds, subs and events 1. The position of what an owner has (subs 03 and
+// 04) has engine.Shared if a group has handed the message over; that of a body has not, and a holder is the owner with that
+// bit: so a trim of bodies finds both holds of a session, and takes them for two. A time is Unix nanoseconds with its sign bit
 // turned over, so that it sorts.
 const (
 	kindMeta byte = iota + 1
@@ -109,6 +111,19 @@ func keyReceived(dst []byte, organization uint64, owner engine.Owner, id uint16)
 
 func keySubPosition(dst []byte, organization uint64, owner engine.Owner, sub byte, position engine.Position) []byte {
 	return binary.BigEndian.AppendUint64(keySub(dst, organization, owner, sub), uint64(position))
+}
+
+func keyHeld(dst []byte, organization uint64, owner engine.Owner, position engine.Position) []byte {
+	return key3(dst, kindHeld, organization, uint64(position&^engine.Shared), uint64(owner)|uint64(position&engine.Shared))
+}
+
+// parseHeld tells whose Outgoing holds a body, and where that Outgoing is.
+func parseHeld(k []byte) (owner engine.Owner, position engine.Position, ok bool) {
+	if len(k) != 25 {
+		return 0, 0, false
+	}
+	holder := engine.Position(last8(k))
+	return engine.Owner(holder &^ engine.Shared), engine.Position(last8(k[:17])) | holder&engine.Shared, true
 }
 
 func keyWake(dst []byte, organization uint64, owner engine.Owner, event engine.Event) []byte {

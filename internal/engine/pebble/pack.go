@@ -312,7 +312,7 @@ func (p *packer) hold(o *organization, op *engine.Operation) {
 	if len(op.Entry.Body) <= inlineBody {
 		p.key, p.value = keySubPosition(p.key, o.number, op.Owner, subCopy, position), appendEntry(p.value[:0], op.Entry)
 	} else {
-		p.key, p.value = key3(p.key, kindHeld, o.number, uint64(position), uint64(op.Owner)), p.value[:0]
+		p.key, p.value = keyHeld(p.key, o.number, op.Owner, position), p.value[:0]
 	}
 	p.set()
 }
@@ -322,7 +322,7 @@ func (p *packer) complete(o *organization, op *engine.Operation) {
 	p.remove()
 	p.key = keySubPosition(p.key, o.number, op.Owner, subCopy, op.Position)
 	p.remove()
-	p.key = key3(p.key, kindHeld, o.number, uint64(op.Position), uint64(op.Owner))
+	p.key = keyHeld(p.key, o.number, op.Owner, op.Position)
 	p.remove()
 }
 

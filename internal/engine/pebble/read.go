@@ -207,8 +207,8 @@ func (s *Store) Outgoing(organization uint64, owner engine.Owner) (all []engine.
 	return all, err
 }
 
-// Read returns the message that an owner's Outgoing at a position holds. It is there until that one is completed,
-// whatever is trimmed or dropped meanwhile.
+// Read returns the message that an owner's Outgoing at a position, with Shared if it has that, holds. It is there until
+// that one is completed, whatever is trimmed or dropped meanwhile. The message's own position is without Shared.
 func (s *Store) Read(organization uint64, owner engine.Owner, position engine.Position) (e engine.Entry, ok bool, err error) {
 	entry := func(value []byte) error { return decodeEntry(clone(value), &e) }
 	err = s.read(func(r pebble.Reader) error {
@@ -220,10 +220,10 @@ func (s *Store) Read(organization uint64, owner engine.Owner, position engine.Po
 		if err != nil || !ok {
 			return err
 		}
-		ok, err = get(r, key2(nil, kindBody, organization, uint64(position)), entry)
+		ok, err = get(r, key2(nil, kindBody, organization, uint64(position&^engine.Shared)), entry)
 		return err
 	})
-	e.Position = position
+	e.Position = position &^ engine.Shared
 	if !ok || err != nil {
 		e = engine.Entry{}
 	}
