@@ -24,7 +24,7 @@ type Position uint64
 // Outgoing holds the message for itself, until it is completed itself.
 const Shared Position = 1 << 63
 
-// Owner is a session or a shared group with state that survives; unique in its organization, from 1 to maxOwner.
+// Owner is a session or a shared group with state that survives; unique in its organization, from 1 to 1<<63-1.
 type Owner uint64
 
 // maxOwner leaves a bit free for whoever has to put Shared beside an owner.
@@ -71,7 +71,7 @@ type Session struct {
 	Kind      Kind
 	User      string // who it belongs to
 	Expiry    uint32 // seconds after the connection's end; 0xFFFFFFFF: never
-	Connected uint64 // number of the run (Store.Run) in which a connection has it; 0: none. Another run's counts as ended at this run's start
+	Connected uint64 // number of the run (Store.Run) in which a connection has it; 0: none. An earlier run's counts as ended at the start of the run after it (Store.Started)
 	EndsAt    int64  // Unix nanoseconds, while not connected; 0: never
 	State     []byte // the session's own encoding of what it needs beside the records below
 }

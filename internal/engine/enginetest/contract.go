@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -556,6 +557,30 @@ func testNumbers(t *testing.T, open Factory) {
 			}
 		}
 		must(t, s.Close())
+	}
+}
+
+// testStarted: each run's start is known in it and in all later ones, by the clock it was given, whichever way that went.
+func testStarted(t *testing.T, open Factory) {
+	fs := vfs.NewMem()
+	starts := []int64{1_000_000_000, 1_000_000_007, -5, 3_000_000_000}
+	for i, at := range starts {
+		s, err := open(Options{FS: fs, Now: func() time.Time { return time.Unix(0, at) }})
+		must(t, err)
+		if s.Run() != uint64(i+1) {
+			t.Fatalf("run %d is the store's %d", s.Run(), i+1)
+		}
+		for run := range uint64(len(starts) + 2) {
+			got, ok, err := s.Started(run)
+			must(t, err)
+			if want := run >= 1 && run <= s.Run(); ok != want || ok && got != starts[run-1] {
+				t.Errorf("in run %d: run %d was started at %d, %v", s.Run(), run, got, ok)
+			}
+		}
+		must(t, s.Close())
+		if _, _, err := s.Started(1); !errors.Is(err, engine.ErrClosed) {
+			t.Errorf("after Close: %v", err)
+		}
 	}
 }
 

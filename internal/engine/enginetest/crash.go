@@ -220,6 +220,9 @@ func (w *workload) verify(open Factory, c *crash, i int) error {
 		return fmt.Errorf("the store cannot be opened any more: %w", err)
 	}
 	found, err := w.found(s, c.before, c.after)
+	if err == nil {
+		err = started(s)
+	}
 	if err == nil && i%5 == 0 {
 		err = w.goOn(s, found)
 	}
@@ -227,6 +230,16 @@ func (w *workload) verify(open Factory, c *crash, i int) error {
 		err = w.again(open, c.fs, found)
 	}
 	return errors.Join(err, s.Close())
+}
+
+// started checks that the start of every run is known: a number that was counted has its time.
+func started(s Store) error {
+	for run := uint64(1); run <= s.Run(); run++ {
+		if _, ok, err := s.Started(run); !ok || err != nil {
+			return errors.Join(err, fmt.Errorf("in run %d, the start of run %d is not known", s.Run(), run))
+		}
+	}
+	return nil
 }
 
 // found tells how many batches of each organization are there.

@@ -5,6 +5,7 @@ package enginetest
 
 import (
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -37,6 +38,7 @@ type Store interface {
 	Reader
 	Commit(b *engine.Batch, then func(first engine.Position, err error))
 	Run() uint64
+	Started(run uint64) (at int64, ok bool, err error)
 	Failed() <-chan struct{}
 	NextOwner(organization uint64) (engine.Owner, error)
 	NextFilter(organization uint64) (engine.Filter, error)
@@ -51,6 +53,7 @@ type Options struct {
 	FS        vfs.FS
 	Reserve   int64
 	FreeBytes func() (int64, error)
+	Now       func() time.Time // nil: time.Now
 }
 
 // Factory opens an engine on a file system, the same store each time for the same file system. It should be set to small
@@ -69,6 +72,7 @@ func Run(t *testing.T, open Factory) {
 	t.Run("HeldShared", func(t *testing.T) { testHeldShared(t, open) })
 	t.Run("Due", func(t *testing.T) { testDue(t, open) })
 	t.Run("Numbers", func(t *testing.T) { testNumbers(t, open) })
+	t.Run("Started", func(t *testing.T) { testStarted(t, open) })
 	t.Run("Drop", func(t *testing.T) { testDrop(t, open) })
 	t.Run("Closed", func(t *testing.T) { testClosed(t, open) })
 	t.Run("Random", func(t *testing.T) { testRandom(t, open) })

@@ -9,7 +9,7 @@ import (
 // small is a store with buffers so small that a hundred batches reach flushes, new logs and compactions.
 func small(change func(*Options)) enginetest.Factory {
 	return func(o enginetest.Options) (enginetest.Store, error) {
-		options := Options{Dir: "store", FS: o.FS, Reserve: o.Reserve, FreeBytes: o.FreeBytes, Cache: 1 << 20, memTable: 16 << 10}
+		options := Options{Dir: "store", FS: o.FS, Reserve: o.Reserve, FreeBytes: o.FreeBytes, Now: o.Now, Cache: 1 << 20, memTable: 16 << 10}
 		if change != nil {
 			change(&options)
 		}

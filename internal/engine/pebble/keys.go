@@ -11,7 +11,7 @@ import (
 // positions. A change of it is a new formatVersion.
 //
 //	kind  rest of the key                          value
-//	01    name                                     format: uvarint; run: uvarint
+//	01    name                                     format: uvarint; run: uvarint; run and its number (8): its start (8)
 //	02    organization                             position, owners, filters: uvarint each; live: 0 or 1
 //	03    organization filter position             running count and bytes with this entry, bytes of this one; the entry if inline
 //	04    organization position                    entry: a body that several filters share, or a large one
@@ -70,6 +70,12 @@ var (
 	keyFormat = []byte{kindMeta, 'f', 'o', 'r', 'm', 'a', 't'}
 	keyRun    = []byte{kindMeta, 'r', 'u', 'n'}
 )
+
+// keyStart is where the time is at which a run was started. None is ever removed: a session may say that it was connected in
+// any, and a start takes 25 bytes.
+func keyStart(dst []byte, run uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(dst[:0], keyRun...), run)
+}
 
 // key is the start of every key that belongs to an organization. It uses dst's memory.
 func key(dst []byte, kind byte, organization uint64) []byte {

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -50,6 +51,8 @@ type Options struct {
 	// is left is for those that free space. FreeBytes nil: not looked at. It is asked once for each write.
 	Reserve   int64
 	FreeBytes func() (int64, error)
+
+	Now func() time.Time // nil: time.Now. It is asked once, at Open
 
 	Cache      int64 // bytes of blocks read that are kept; 0: 32 MiB
 	MaxWaiting int   // bytes of batches in memory that wait for the disk; 0: 64 MiB
@@ -100,6 +103,9 @@ type Store struct {
 func Open(o Options) (*Store, error) {
 	if o.FS == nil {
 		o.FS = vfs.Default
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	if o.Cache == 0 {
 		o.Cache = defaultCache
@@ -188,7 +194,7 @@ func (s *Store) damaged(err error) error {
 		"move the folder away and restore it from a backup", s.options.Dir, err)
 }
 
-// begin checks the format and counts this run, durably.
+// begin checks the format, and counts this run with the time of its start, durably.
 func (s *Store) begin() error {
 	format, err := s.number(keyFormat)
 	if err != nil {
@@ -204,11 +210,12 @@ func (s *Store) begin() error {
 	s.run = run + 1
 	b := s.db.NewBatch()
 	defer func() { _ = b.Close() }() // only gives memory back
-	for _, pair := range []struct {
-		key   []byte
-		value uint64
-	}{{keyFormat, formatVersion}, {keyRun, s.run}} {
-		if err := b.Set(pair.key, binary.AppendUvarint(nil, pair.value), nil); err != nil {
+	for _, pair := range [][2][]byte{
+		{keyFormat, binary.AppendUvarint(nil, formatVersion)},
+		{keyRun, binary.AppendUvarint(nil, s.run)},
+		{keyStart(nil, s.run), binary.BigEndian.AppendUint64(nil, uint64(s.options.Now().UnixNano()))},
+	} {
+		if err := b.Set(pair[0], pair[1], nil); err != nil {
 			return err
 		}
 	}
@@ -318,6 +325,22 @@ func (s *Store) Failed() <-chan struct{} { return s.failed }
 
 // Run is the number of this run: one more at each Open, from 1.
 func (s *Store) Run() uint64 { return s.run }
+
+// Started tells when a run of this store was started, in Unix nanoseconds, by the clock that run was given; this run's
+// and all before. What a record says of "connected in run N" had ended, at the latest, when run N+1 was started.
+func (s *Store) Started(run uint64) (at int64, ok bool, err error) {
+	err = s.read(func(r pebble.Reader) error {
+		ok, err = get(r, keyStart(nil, run), func(v []byte) error {
+			if len(v) != 8 {
+				return (&decoder{bad: true}).err("run")
+			}
+			at = int64(binary.BigEndian.Uint64(v))
+			return nil
+		})
+		return err
+	})
+	return at, ok, err
+}
 
 // Close commits what waits, calls what waits for it, and closes the files. It waits for readers that are under way, so
 // it must not be called by what they visit, nor by a then.

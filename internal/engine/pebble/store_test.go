@@ -292,6 +292,7 @@ func TestLayout(t *testing.T) {
 	e := engine.Entry{Publisher: "p", QoS: 2, Retain: true, Expires: 5, Body: []byte("hi")}
 	entry := "0e0000000000000005" + "0170" + "6869"
 	for name, pair := range map[string][2]string{
+		"start of run": {hex.EncodeToString(keyStart(nil, 3)), "01" + "72756e" + "0000000000000003"},
 		"index":        {hex.EncodeToString(keyIndex(nil, 1, 2, 3)), "03" + "0000000000000001" + "0000000000000002" + "0000000000000003"},
 		"body":         {hex.EncodeToString(key2(nil, kindBody, 1, 258)), "04" + "0000000000000001" + "0000000000000102"},
 		"lookup":       {hex.EncodeToString(keyLookup(nil, 1, 2, "ab")), "08" + "0000000000000001" + "02" + "6162"},
