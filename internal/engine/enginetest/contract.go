@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-
 	"cloudsignal/internal/engine"
 )
 
@@ -24,13 +22,14 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// start opens a store on a file system of its own and closes it with the test.
-func start(t *testing.T, open Factory, o Options) Store {
+// start opens a store, in a place of its own where o names none, and closes it with the test.
+func start(t *testing.T, g ground, o Options) Store {
 	t.Helper()
 	if o.FS == nil {
-		o.FS = vfs.NewMem()
+		at := g.place(t)
+		o.FS, o.Dir = at.FS, at.Dir
 	}
-	s, err := open(o)
+	s, err := g.open(o)
 	must(t, err)
 	t.Cleanup(func() { must(t, s.Close()) })
 	return s
@@ -86,8 +85,8 @@ func wantLines(t *testing.T, what string, got []string, want ...string) {
 }
 
 // testCommit: then is not called by the caller's goroutine, what it waited for can be read in it, and it may commit.
-func testCommit(t *testing.T, open Factory) {
-	s := start(t, open, Options{})
+func testCommit(t *testing.T, g ground) {
+	s := start(t, g, Options{})
 	var mu sync.Mutex
 	done := make(chan string, 1)
 	mu.Lock() // a then that the caller's goroutine called would wait for ever
@@ -113,9 +112,9 @@ func testCommit(t *testing.T, open Factory) {
 }
 
 // testPositions: consecutive in a batch and over batches, of each organization by itself, whether anything has the message.
-func testPositions(t *testing.T, open Factory) {
-	fs := vfs.NewMem()
-	s, err := open(Options{FS: fs})
+func testPositions(t *testing.T, g ground) {
+	at := g.place(t)
+	s, err := g.open(at)
 	must(t, err)
 	for i, step := range []struct {
 		organization uint64
@@ -143,7 +142,7 @@ func testPositions(t *testing.T, open Factory) {
 	}
 	run := s.Run()
 	must(t, s.Close())
-	s = start(t, open, Options{FS: fs})
+	s = start(t, g, at)
 	if s.Run() != run+1 {
 		t.Errorf("run %d after run %d", s.Run(), run)
 	}
@@ -156,9 +155,9 @@ func testPositions(t *testing.T, open Factory) {
 }
 
 // testOrder: many commit at once; then comes in the order of Commit, and positions leave no gap.
-func testOrder(t *testing.T, open Factory) {
+func testOrder(t *testing.T, g ground) {
 	const organizations, writers, each = 3, 8, 40
-	s := start(t, open, Options{})
+	s := start(t, g, Options{})
 	type lane struct {
 		mu    sync.Mutex
 		sent  int
@@ -210,8 +209,8 @@ func testOrder(t *testing.T, open Factory) {
 }
 
 // testRefused: a batch that lacks something fails alone, and leaves nothing.
-func testRefused(t *testing.T, open Factory) {
-	s := start(t, open, Options{})
+func testRefused(t *testing.T, g ground) {
+	s := start(t, g, Options{})
 	mustCommit(t, s, 1, filterOp(1))
 	long := strings.Repeat("x", engine.MaxName+1)
 	many := make([]engine.Filter, engine.MaxFilters+1)
@@ -280,7 +279,7 @@ func testMaxFilters(t *testing.T, s Store) {
 }
 
 // testFull: near the end of the disk what grows is refused, alone, and what frees goes on.
-func testFull(t *testing.T, open Factory) {
+func testFull(t *testing.T, g ground) {
 	var mu sync.Mutex
 	free, freeErr := int64(1000), error(nil)
 	set := func(n int64, err error) {
@@ -288,7 +287,7 @@ func testFull(t *testing.T, open Factory) {
 		defer mu.Unlock()
 		free, freeErr = n, err
 	}
-	s := start(t, open, Options{Reserve: 500, FreeBytes: func() (int64, error) {
+	s := start(t, g, Options{Reserve: 500, FreeBytes: func() (int64, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		return free, freeErr
@@ -320,8 +319,8 @@ func testFull(t *testing.T, open Factory) {
 }
 
 // testPage: bounds in bytes and positions, and where to go on.
-func testPage(t *testing.T, open Factory) {
-	s := start(t, open, Options{})
+func testPage(t *testing.T, g ground) {
+	s := start(t, g, Options{})
 	operations := []engine.Operation{filterOp(1), filterOp(2), filterOp(3)}
 	large := strings.Repeat("x", 2000)
 	for i := range 20 {
@@ -388,8 +387,8 @@ func testLongPage(t *testing.T, s Store) {
 }
 
 // testHeld: what an Outgoing holds is read until it is complete or its owner ends, whatever happens to log and filter.
-func testHeld(t *testing.T, open Factory) {
-	s := start(t, open, Options{})
+func testHeld(t *testing.T, g ground) {
+	s := start(t, g, Options{})
 	large := strings.Repeat("l", 5000)
 	mustCommit(t, s, 1, filterOp(1), filterOp(2), sessionOp(1, "a"), sessionOp(2, "b"),
 		appendOp("small", 1), appendOp(large, 1), appendOp("both", 1, 2), appendOp(large, 1, 2), appendOp(large, 2), appendOp("end", 2))
@@ -431,8 +430,8 @@ func testHeld(t *testing.T, open Factory) {
 
 // testHeldShared: of one message an owner can have two Outgoings, its own and a shared group's. Each is moved on, held and
 // completed by itself, and neither is taken for another owner's.
-func testHeldShared(t *testing.T, open Factory) {
-	s := start(t, open, Options{})
+func testHeldShared(t *testing.T, g ground) {
+	s := start(t, g, Options{})
 	const own, other = 1, 2
 	large := strings.Repeat("l", 5000)
 	mustCommit(t, s, 1, filterOp(1), filterOp(2), sessionOp(own, "a"), sessionOp(other, "b"),
@@ -505,8 +504,8 @@ func testHeldAtOnce(t *testing.T, s Store) {
 }
 
 // testDue: in order of time over all organizations, one time for each owner and event, none of what has ended.
-func testDue(t *testing.T, open Factory) {
-	s := start(t, open, Options{})
+func testDue(t *testing.T, g ground) {
+	s := start(t, g, Options{})
 	wake := func(owner engine.Owner, event engine.Event, at int64) engine.Operation {
 		return engine.Operation{Op: engine.OpWake, Owner: owner, Event: event, At: at}
 	}
@@ -536,11 +535,11 @@ func testDue(t *testing.T, open Factory) {
 }
 
 // testNumbers: owners and filters that a batch named are never given out again.
-func testNumbers(t *testing.T, open Factory) {
-	fs := vfs.NewMem()
+func testNumbers(t *testing.T, g ground) {
+	at := g.place(t)
 	lastOwner, lastFilter := engine.Owner(0), engine.Filter(0)
 	for range 4 {
-		s, err := open(Options{FS: fs})
+		s, err := g.open(at)
 		must(t, err)
 		for i := range 100 {
 			owner, err := s.NextOwner(1)
@@ -561,11 +560,12 @@ func testNumbers(t *testing.T, open Factory) {
 }
 
 // testStarted: each run's start is known in it and in all later ones, by the clock it was given, whichever way that went.
-func testStarted(t *testing.T, open Factory) {
-	fs := vfs.NewMem()
+func testStarted(t *testing.T, g ground) {
+	place := g.place(t)
 	starts := []int64{1_000_000_000, 1_000_000_007, -5, 3_000_000_000}
 	for i, at := range starts {
-		s, err := open(Options{FS: fs, Now: func() time.Time { return time.Unix(0, at) }})
+		place.Now = func() time.Time { return time.Unix(0, at) }
+		s, err := g.open(place)
 		must(t, err)
 		if s.Run() != uint64(i+1) {
 			t.Fatalf("run %d is the store's %d", s.Run(), i+1)
@@ -585,8 +585,8 @@ func testStarted(t *testing.T, open Factory) {
 }
 
 // testDrop: everything goes but what was used up, and other organizations are not touched.
-func testDrop(t *testing.T, open Factory) {
-	s := start(t, open, Options{})
+func testDrop(t *testing.T, g ground) {
+	s := start(t, g, Options{})
 	for organization := uint64(1); organization <= 3; organization++ {
 		mustCommit(t, s, organization, filterOp(1), filterOp(2), sessionOp(5, "c"), appendOp("a", 1), appendOp("b", 1, 2),
 			engine.Operation{Op: engine.OpRetain, Text: "t", Entry: &engine.Entry{Body: []byte("r")}},
@@ -620,9 +620,9 @@ func testDrop(t *testing.T, open Factory) {
 }
 
 // testClosed: what waits at Close is committed, and what comes after is told.
-func testClosed(t *testing.T, open Factory) {
-	fs := vfs.NewMem()
-	s, err := open(Options{FS: fs})
+func testClosed(t *testing.T, g ground) {
+	at := g.place(t)
+	s, err := g.open(at)
 	must(t, err)
 	const batches = 50
 	var mu sync.Mutex
@@ -649,7 +649,7 @@ func testClosed(t *testing.T, open Factory) {
 	if _, err := s.Organizations(); !errors.Is(err, engine.ErrClosed) {
 		t.Errorf("read after Close: %v", err)
 	}
-	if head, err := start(t, open, Options{FS: fs}).Head(1); head != batches || err != nil {
+	if head, err := start(t, g, at).Head(1); head != batches || err != nil {
 		t.Errorf("head %d, %v after a restart, want %d", head, err, batches)
 	}
 }

@@ -51,31 +51,45 @@ type Store interface {
 // Options are what the suite asks of an engine.
 type Options struct {
 	FS        vfs.FS
+	Dir       string // "": any, the same each time
 	Reserve   int64
 	FreeBytes func() (int64, error)
 	Now       func() time.Time // nil: time.Now
 }
 
-// Factory opens an engine on a file system, the same store each time for the same file system. It should be set to small
+// Factory opens an engine on a file system, the same store each time for the same folder of the same file system. It should be set to small
 // buffers, so that short runs reach everything that engine does to its files.
 type Factory func(Options) (Store, error)
 
-// Run is the contract.
+// ground is an engine under test, and where its stores are.
+type ground struct {
+	open  Factory
+	place func(t *testing.T) Options // a new one: FS, Dir
+}
+
+// Run is the contract, in memory.
 func Run(t *testing.T, open Factory) {
-	t.Run("Commit", func(t *testing.T) { testCommit(t, open) })
-	t.Run("Positions", func(t *testing.T) { testPositions(t, open) })
-	t.Run("Order", func(t *testing.T) { testOrder(t, open) })
-	t.Run("Refused", func(t *testing.T) { testRefused(t, open) })
-	t.Run("Full", func(t *testing.T) { testFull(t, open) })
-	t.Run("Page", func(t *testing.T) { testPage(t, open) })
-	t.Run("Held", func(t *testing.T) { testHeld(t, open) })
-	t.Run("HeldShared", func(t *testing.T) { testHeldShared(t, open) })
-	t.Run("Due", func(t *testing.T) { testDue(t, open) })
-	t.Run("Numbers", func(t *testing.T) { testNumbers(t, open) })
-	t.Run("Started", func(t *testing.T) { testStarted(t, open) })
-	t.Run("Drop", func(t *testing.T) { testDrop(t, open) })
-	t.Run("Closed", func(t *testing.T) { testClosed(t, open) })
-	t.Run("Random", func(t *testing.T) { testRandom(t, open) })
+	RunOn(t, open, func(*testing.T) Options { return Options{FS: vfs.NewMem()} })
 	t.Run("Crash", func(t *testing.T) { testCrash(t, open) })
 	t.Run("Fault", func(t *testing.T) { testFault(t, open) })
+}
+
+// RunOn is the contract on any file system, each store in a new place on it. Crash and Fault are not in there: they need a
+// file system that forgets what was not synced, and that is copied at any write, which no real disk does at will.
+func RunOn(t *testing.T, open Factory, place func(t *testing.T) Options) {
+	g := ground{open, place}
+	t.Run("Commit", func(t *testing.T) { testCommit(t, g) })
+	t.Run("Positions", func(t *testing.T) { testPositions(t, g) })
+	t.Run("Order", func(t *testing.T) { testOrder(t, g) })
+	t.Run("Refused", func(t *testing.T) { testRefused(t, g) })
+	t.Run("Full", func(t *testing.T) { testFull(t, g) })
+	t.Run("Page", func(t *testing.T) { testPage(t, g) })
+	t.Run("Held", func(t *testing.T) { testHeld(t, g) })
+	t.Run("HeldShared", func(t *testing.T) { testHeldShared(t, g) })
+	t.Run("Due", func(t *testing.T) { testDue(t, g) })
+	t.Run("Numbers", func(t *testing.T) { testNumbers(t, g) })
+	t.Run("Started", func(t *testing.T) { testStarted(t, g) })
+	t.Run("Drop", func(t *testing.T) { testDrop(t, g) })
+	t.Run("Closed", func(t *testing.T) { testClosed(t, g) })
+	t.Run("Random", func(t *testing.T) { testRandom(t, g) })
 }

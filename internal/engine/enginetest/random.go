@@ -5,8 +5,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-
 	"cloudsignal/internal/engine"
 )
 
@@ -16,11 +14,11 @@ const (
 )
 
 // testRandom compares the store with the model, again and again, over restarts.
-func testRandom(t *testing.T, open Factory) {
+func testRandom(t *testing.T, g ground) {
 	for seed := range uint64(randomSeeds) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			fs := vfs.NewMem()
-			s, err := open(Options{FS: fs})
+			at := g.place(t)
+			s, err := g.open(at)
 			must(t, err)
 			model, release := newOracle(), func() {}
 			for i, b := range generate(seed, randomBatches, randomOrganizations) {
@@ -45,7 +43,7 @@ func testRandom(t *testing.T, open Factory) {
 				compare(t, s, model)
 				if i%32 == 31 {
 					must(t, s.Close())
-					s, err = open(Options{FS: fs})
+					s, err = g.open(at)
 					must(t, err)
 					compare(t, s, model)
 				}

@@ -1,7 +1,10 @@
 package pebble
 
 import (
+	"cmp"
 	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"cloudsignal/internal/engine/enginetest"
 )
@@ -9,7 +12,7 @@ import (
 // small is a store with buffers so small that a hundred batches reach flushes, new logs and compactions.
 func small(change func(*Options)) enginetest.Factory {
 	return func(o enginetest.Options) (enginetest.Store, error) {
-		options := Options{Dir: "store", FS: o.FS, Reserve: o.Reserve, FreeBytes: o.FreeBytes, Now: o.Now, Cache: 1 << 20, memTable: 16 << 10}
+		options := Options{Dir: cmp.Or(o.Dir, "store"), FS: o.FS, Reserve: o.Reserve, FreeBytes: o.FreeBytes, Now: o.Now, Cache: 1 << 20, memTable: 16 << 10}
 		if change != nil {
 			change(&options)
 		}
@@ -22,6 +25,13 @@ func small(change func(*Options)) enginetest.Factory {
 }
 
 func TestContract(t *testing.T) { enginetest.Run(t, small(nil)) }
+
+// TestContractOnDisk is the contract over the real disk, with its files, locks and syncs.
+func TestContractOnDisk(t *testing.T) {
+	enginetest.RunOn(t, small(nil), func(t *testing.T) enginetest.Options {
+		return enginetest.Options{FS: vfs.Default, Dir: t.TempDir()}
+	})
+}
 
 // TestBroken has the suite find stores that break a promise: one that acknowledges before the sync, one whose readers
 // see what is not synced yet.
