@@ -2,6 +2,7 @@ package pebble
 
 import (
 	"io"
+	"math"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -9,6 +10,15 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
+
+// FreeBytes tells how much of the disk that a folder is on may still be written, for Options.FreeBytes. It asks the system
+// each time: on Linux that takes a microsecond, and the store asks once for a write and its sync.
+func FreeBytes(dir string) func() (int64, error) {
+	return func() (int64, error) {
+		usage, err := vfs.Default.GetDiskUsage(dir)
+		return int64(min(usage.AvailBytes, math.MaxInt64)), err
+	}
+}
 
 // disk stands between Pebble and the file system, and is why a failed write ends the store and not the process: Pebble
 // answers a failed sync of its log with a panic, at the next change of log files even with one that cannot be recovered

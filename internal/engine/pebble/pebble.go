@@ -4,16 +4,26 @@
 // One committer writes everything. It packs what waits into one batch of the database, applies it, and packs the next
 // while that one's sync is under way; a second goroutine waits for the sync, makes the new state the one that readers
 // see, and calls what waited for it. Readers therefore see a snapshot that is durable, whatever Pebble already shows.
+//
+// # When the disk fails
+//
+// Below a reserve of free space, batches that grow the store are refused with engine.ErrFull, and all else goes on. A write,
+// a sync or a new file that fails, for want of space or of rights or of a sound disk, ends the store: nothing is tried
+// again, nothing is written any more, every Commit ends with engine.ErrFailed, readers go on with what is durable, and the
+// next Open has all that was acknowledged. Open refuses, and says why: a folder that cannot be written, a damaged or
+// missing file, a newer format. What each kind of damage does is stated in damage_test.go.
 package pebble
 
 import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -183,7 +193,10 @@ func (s *Store) lock() (*pebble.Lock, error) {
 		return nil, fmt.Errorf("engine: cannot make the folder %s: %w", s.options.Dir, err)
 	}
 	lock, err := pebble.LockDirectory(s.options.Dir, s.options.FS)
-	if err != nil {
+	switch {
+	case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("engine: the store in %s cannot be written: %w", s.options.Dir, err)
+	case err != nil:
 		return nil, fmt.Errorf("engine: %s is in use by another process, or cannot be locked: stop that one first: %w", s.options.Dir, err)
 	}
 	return lock, nil
