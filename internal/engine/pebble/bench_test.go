@@ -14,7 +14,7 @@ import (
 // counting counts what a store asks of a disk.
 type counting struct {
 	vfs.FS
-	syncs, written atomic.Int64
+	fdatasyncs, written atomic.Int64 // of logs and tables
 }
 
 func (c *counting) wrap(f vfs.File, err error) (vfs.File, error) {
@@ -42,13 +42,8 @@ func (f *countingFile) Write(p []byte) (int, error) {
 	return f.File.Write(p)
 }
 
-func (f *countingFile) Sync() error {
-	f.c.syncs.Add(1)
-	return f.File.Sync()
-}
-
 func (f *countingFile) SyncData() error {
-	f.c.syncs.Add(1)
+	f.c.fdatasyncs.Add(1)
 	return f.File.SyncData()
 }
 
@@ -61,7 +56,7 @@ func bench(b *testing.B, filters int) (*Store, *counting) {
 	for f := range filters {
 		wait(b, s, engine.Operation{Op: engine.OpFilter, Filter: engine.Filter(f + 1), Text: "f/#"})
 	}
-	fs.syncs.Store(0)
+	fs.fdatasyncs.Store(0)
 	fs.written.Store(0)
 	return s, fs
 }
@@ -95,7 +90,8 @@ func BenchmarkCommit(b *testing.B) {
 			all.Wait()
 			b.StopTimer()
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "appends/s")
-			b.ReportMetric(float64(b.N)/float64(max(1, fs.syncs.Load())), "appends/sync")
+			b.ReportMetric(float64(fs.fdatasyncs.Load()), "fdatasyncs")
+			b.ReportMetric(float64(b.N)/float64(max(1, fs.fdatasyncs.Load())), "appends/sync")
 		})
 	}
 }
@@ -122,6 +118,71 @@ func BenchmarkPublish(b *testing.B) {
 				b.ReportMetric(float64(fs.written.Load())/float64(b.N), "written-bytes/op")
 				b.ReportMetric(float64(fs.written.Load())/float64(b.N)/float64(filters), "written-bytes/filter")
 			})
+		}
+	}
+}
+
+// holders has many sessions that are away hold one filter, and clears the counts.
+func holders(t testing.TB, s *Store, fs *counting, n int) {
+	t.Helper()
+	operations := []engine.Operation{{Op: engine.OpFilter, Filter: 1, Text: "f/#"}}
+	for owner := range engine.Owner(n) {
+		operations = append(operations,
+			engine.Operation{Op: engine.OpSession, Session: &engine.Session{Owner: owner + 1, ClientID: fmt.Sprint("client", owner), Kind: engine.KindSession}},
+			engine.Operation{Op: engine.OpSubscribe, Owner: owner + 1, Subscription: &engine.Subscription{Text: "f/#", Filter: 1}})
+	}
+	wait(t, s, operations...)
+	if err := s.db.Flush(); err != nil { // else the first table of the publishes would have them too
+		t.Fatal(err)
+	}
+	fs.fdatasyncs.Store(0)
+	fs.written.Store(0)
+}
+
+func publish() engine.Operation {
+	return engine.Operation{Op: engine.OpAppend, Filters: []engine.Filter{1}, Entry: &engine.Entry{Publisher: "publisher", QoS: 1, Body: make([]byte, 512)}}
+}
+
+// BenchmarkHolders: one message to one filter, which many sessions hold that are away. It is written once for all.
+func BenchmarkHolders(b *testing.B) {
+	for _, n := range []int{1, 100, 10_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			s, fs := bench(b, 0)
+			holders(b, s, fs, n)
+			batch := &engine.Batch{Organization: 1, Operations: []engine.Operation{publish()}}
+			b.ResetTimer()
+			for range b.N {
+				if err := s.wait(batch); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.StopTimer()
+			b.ReportMetric(float64(fs.written.Load())/float64(b.N), "written-bytes/op")
+			b.ReportMetric(float64(fs.fdatasyncs.Load()), "fdatasyncs")
+		})
+	}
+}
+
+// TestHolders: what a message takes on disk does not grow with the number of sessions that it is for.
+func TestHolders(t *testing.T) {
+	const publishes = 200
+	written := func(n int) int64 {
+		fs := &counting{FS: vfs.NewMem()}
+		s := open(t, Options{FS: fs})
+		defer shut(t, s)
+		holders(t, s, fs, n)
+		for range publishes {
+			wait(t, s, publish())
+		}
+		return fs.written.Load()
+	}
+	one := written(1)
+	if one < publishes*512 {
+		t.Fatalf("%d messages took %d bytes", publishes, one)
+	}
+	for _, n := range []int{100, 10_000} {
+		if all := written(n); all > one+one/100 {
+			t.Errorf("%d messages to %d sessions took %d bytes, to one session %d", publishes, n, all, one)
 		}
 	}
 }
