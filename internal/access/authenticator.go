@@ -246,3 +246,27 @@ func (a *Authenticator) Regrant(old *Grant) (*Grant, error) {
 	}
 	return o.userGrant(old.User, u, old.ClientID), nil
 }
+
+// Standing is what a user may do now that has no connection: for its will. The organization is given by its number. A *Refusal
+// means that it may do nothing any more.
+func (a *Authenticator) Standing(organization uint64, user, clientID string) (*Grant, error) {
+	o := a.directory.findNumber(organization)
+	switch {
+	case o == nil:
+		return nil, refuse(WhyUnknownOrganization)
+	case o.record.Disabled:
+		return nil, refuse(WhyDisabled)
+	case user == ServerUser:
+		g := o.grant(ServerUser, clientID, "")
+		g.Server = true
+		return g, nil
+	}
+	u, ok := o.record.Users[user]
+	switch {
+	case !ok:
+		return nil, refuse(WhyUnknownUser)
+	case u.Disabled:
+		return nil, refuse(WhyDisabled)
+	}
+	return o.userGrant(user, u, clientID), nil
+}

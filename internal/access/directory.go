@@ -36,8 +36,9 @@ type KeyRecord struct {
 // Directory is the in-memory picture of all organizations that log-ins read. Each organization's picture is replaced as a
 // whole: a reader sees the old one or the new one. It is for many goroutines.
 type Directory struct {
-	mu   sync.RWMutex
-	byID map[string]*organization // by id and by UUID
+	mu       sync.RWMutex
+	byID     map[string]*organization // by id and by UUID
+	byNumber map[uint64]*organization
 }
 
 // organization is a record with what is derived from it. It is immutable.
@@ -50,7 +51,9 @@ type organization struct {
 }
 
 // NewDirectory is an empty directory.
-func NewDirectory() *Directory { return &Directory{byID: make(map[string]*organization)} }
+func NewDirectory() *Directory {
+	return &Directory{byID: make(map[string]*organization), byNumber: make(map[uint64]*organization)}
+}
 
 // Put replaces what is known of one organization.
 func (d *Directory) Put(r OrganizationRecord) {
@@ -70,7 +73,7 @@ func (d *Directory) Put(r OrganizationRecord) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.remove(r.ID)
-	d.byID[r.ID] = o
+	d.byID[r.ID], d.byNumber[r.Number] = o, o
 	if r.UUID != "" {
 		d.byID[r.UUID] = o
 	}
@@ -87,6 +90,7 @@ func (d *Directory) remove(id string) {
 	if o := d.byID[id]; o != nil {
 		delete(d.byID, o.record.ID)
 		delete(d.byID, o.record.UUID)
+		delete(d.byNumber, o.record.Number)
 	}
 }
 
@@ -106,6 +110,12 @@ func (d *Directory) find(idOrUUID string) *organization {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return d.byID[idOrUUID]
+}
+
+func (d *Directory) findNumber(number uint64) *organization {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.byNumber[number]
 }
 
 // userGrant compiles what a user may do with a client identifier.

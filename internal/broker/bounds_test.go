@@ -37,7 +37,7 @@ func TestRetainedBounds(t *testing.T) {
 					}
 				}
 				want := size == 0 || count <= limits.Retained && bytes <= limits.RetainedBytes
-				if got := r.store(m, limits, now); got != want {
+				if _, got := r.store(m, limits); got != want {
 					t.Fatalf("%d messages of %d bytes: stored %v, want %v", count, bytes, got, want)
 				}
 				if size == 0 {
@@ -50,7 +50,7 @@ func TestRetainedBounds(t *testing.T) {
 				bytes := 0
 				for name, m := range model {
 					bytes += cost(m)
-					if got, _ := r.names.Get([]byte(name)); got != m {
+					if got, had := r.names.Get([]byte(name)); !had || got.Message != m {
 						t.Fatalf("%s is not what was stored last", name)
 					}
 				}
@@ -60,7 +60,7 @@ func TestRetainedBounds(t *testing.T) {
 			},
 		})
 		for name := range model {
-			r.store(session.NewMessage(retainedMessage(name, 0, 0), now), limits, now)
+			r.store(session.NewMessage(retainedMessage(name, 0, 0), now), limits)
 		}
 		for _, m := range all { // the last reference: one more is a panic of Message
 			m.Release()
@@ -85,7 +85,7 @@ func TestRetainedExpires(t *testing.T) {
 	c, out := s.dial(t, "any", "one")
 	defer c.Closed(nil)
 	feed(t, c, retainedMessage("a", 10, 5), retainedMessage("b", 10, 50))
-	r := &s.organization(acme).retained
+	r := &s.home(t).retained
 	before := out.bytes.Load()
 	later.Store(int64(6 * time.Second))
 	feed(t, c, subscribe(0, "#"))
@@ -134,12 +134,19 @@ func TestLogBudget(t *testing.T) {
 // TestExpiredRetainedMakesRoom: what has expired does not keep an organization from storing, whoever asks for it or not.
 func TestExpiredRetainedMakesRoom(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
-	limits := &Limits{Retained: 2, RetainedBytes: 1 << 20}
-	var r retained
+	s := newServer(t, func(c *Config) {
+		c.Limits = DefaultLimits()
+		c.Limits.Retained = 2
+	})
+	o := s.home(t)
+	r := &o.retained
 	store := func(name string, expiry uint32, now time.Time) bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		m := session.NewMessage(retainedMessage(name, 10, expiry), now)
 		defer m.Release()
-		return r.store(m, limits, now)
+		_, ok := o.retain(m, now)
+		return ok
 	}
 	if !store("$a", 10, now) || !store("b", 0, now) || store("c", 0, now.Add(5*time.Second)) {
 		t.Fatal("the bound of 2 is not kept")

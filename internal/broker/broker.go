@@ -21,11 +21,14 @@ import (
 // Authenticator judges log-ins. A refusal is an *access.Refusal.
 type Authenticator interface {
 	Login(ctx context.Context, l access.Login) (*access.Grant, error)
+	// Standing is what a user may do now that has no connection: for its will.
+	Standing(organization uint64, user, clientID string) (*access.Grant, error)
 }
 
 // Config is what a broker needs. Zero values mean the defaults of DefaultLimits, the real time and crypto/rand.
 type Config struct {
 	Authenticator Authenticator
+	Store         Store // the broker does not close it
 	Now           func() time.Time
 	Rand          io.Reader // assigned client identifiers
 	Log           *slog.Logger
@@ -43,6 +46,10 @@ type Limits struct {
 	PacketTimeout  time.Duration // from a packet's first byte to its last
 	Retained       int           // retained messages of one organization
 	RetainedBytes  int           // their memory
+	CommitBytes    int           // of one organization's messages on their way to the disk; beyond, its publishers are not read
+	DefaultExpiry  uint32        // seconds that the session of a 5.0 client is kept that wants one and does not say how long
+	MaxExpiry      uint32        // seconds that a session is kept at most; those of 3.x clients are kept that long
+	WillGrace      time.Duration // from a start of the server to the wills of those whose connection it has ended, at least
 }
 
 // DefaultLimits are the safe bounds of a server out of the box.
@@ -65,19 +72,24 @@ func DefaultLimits() Limits {
 		PacketTimeout:  30 * time.Second,
 		Retained:       100_000,
 		RetainedBytes:  256 << 20,
+		CommitBytes:    8 << 20,
+		DefaultExpiry:  3600,
+		MaxExpiry:      7 * 24 * 3600,
+		WillGrace:      30 * time.Second,
 	}
 }
 
 // Broker serves connections. Accept hands it one; Drain and Close end them all.
 type Broker struct {
 	cfg       Config
+	common    common
 	counters  counters
 	wheel     wheel
 	start     time.Time // with its monotonic reading: deadlines count from it, so that a step of the clock moves none
 	strangers logBudget
 
 	mu            sync.Mutex
-	organizations map[string]*Organization
+	organizations map[uint64]*Organization
 	conns         map[*conn]struct{} // that have not ended
 	attached      int                // connections whose Closed has not come
 	draining      bool
@@ -88,8 +100,8 @@ type Broker struct {
 	done sync.WaitGroup
 }
 
-// New starts a broker. It has no connections until Accept.
-func New(cfg Config) *Broker {
+// New starts a broker with what its store has. It has no connections until Accept.
+func New(cfg Config) (*Broker, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -105,12 +117,48 @@ func New(cfg Config) *Broker {
 	if cfg.Limits == (Limits{}) {
 		cfg.Limits = DefaultLimits()
 	}
-	b := &Broker{cfg: cfg, organizations: make(map[string]*Organization), conns: make(map[*conn]struct{}), drained: make(chan struct{})}
+	b := &Broker{cfg: cfg, organizations: make(map[uint64]*Organization), conns: make(map[*conn]struct{}), drained: make(chan struct{})}
 	b.start = cfg.Now()
 	b.counters.begin()
 	b.ctx, b.stop = context.WithCancel(context.Background())
+	if err := b.load(); err != nil {
+		b.stop()
+		b.settle()
+		return nil, err
+	}
 	b.done.Go(b.tick)
-	return b
+	b.done.Go(b.keepHouse)
+	b.done.Go(b.keepTrim)
+	return b, nil
+}
+
+// load loads every organization that has something on disk.
+func (b *Broker) load() error {
+	started, _, err := b.cfg.Store.Started(b.cfg.Store.Run())
+	if err != nil {
+		return err
+	}
+	b.common = common{
+		counters: &b.counters, limits: &b.cfg.Limits, store: b.cfg.Store, authenticator: b.cfg.Authenticator, now: b.cfg.Now, log: b.cfg.Log,
+		diskReaders: make(chan struct{}, maxDiskReaders), start: started,
+	}
+	numbers, err := b.cfg.Store.Organizations()
+	if err != nil {
+		return err
+	}
+	for _, number := range numbers {
+		if _, err := b.organization(number); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settle waits until all that was committed is done with.
+func (b *Broker) settle() {
+	for _, o := range b.loaded() {
+		o.settle()
+	}
 }
 
 // Accept takes a connection and returns what receives its bytes.
@@ -151,19 +199,22 @@ func (b *Broker) at(elapsed int64) time.Time { return b.start.Add(time.Duration(
 
 // organization finds the organization of a grant, making it at its first log-in. It is called once per connection;
 // there are as many as organizations that ever logged in.
-func (b *Broker) organization(id string) *Organization {
+func (b *Broker) organization(number uint64) (*Organization, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	o := b.organizations[id]
+	o := b.organizations[number]
 	if o == nil {
-		o = newOrganization(b)
-		b.organizations[id] = o
+		o = newOrganization(b.common, number)
+		if err := o.load(); err != nil {
+			return nil, err
+		}
+		b.organizations[number] = o
 	}
-	return o
+	return o, nil
 }
 
 // Drain refuses new connections and ends those that are there: 5.0 clients are told ServerShuttingDown. No will is
-// published: nobody is left to get it. The channel is closed when the transport has given every connection back.
+// published: they wait on disk for those who come back to the next run, as after a crash. The channel is closed when the transport has given every connection back.
 func (b *Broker) Drain() <-chan struct{} {
 	b.mu.Lock()
 	if !b.draining {
@@ -211,6 +262,7 @@ func (b *Broker) Close() {
 	b.Drain()
 	b.stop()
 	b.done.Wait()
+	b.settle()
 }
 
 // tick drives every deadline from one clock.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"cloudsignal/internal/access"
+	"cloudsignal/internal/engine"
 	"cloudsignal/internal/mqtt"
 	"cloudsignal/internal/session"
 	"cloudsignal/internal/topic"
@@ -21,7 +22,7 @@ type conn struct {
 	accepted time.Time
 	watch    *watch
 	done     chan struct{} // closed when it ends
-	left     chan struct{} // closed when its organization has forgotten it
+	left     chan struct{} // closed when its organization has forgotten it, and what is to survive is durable
 
 	// The reader's own.
 	partial []byte // a packet whose rest has not come; bounded by the packet limit
@@ -43,13 +44,26 @@ type conn struct {
 	grant     *access.Grant
 	home      *Organization
 	recipient recipient
-	marked    bool // on some reader's list of connections to flush
-	writing   bool // a writer goroutine, or a reader's try, owns the socket's write side
-	last      *session.Batch
-	close     closing
-	write     func() // writeLoop, made once: starting it costs no allocation
-	batch     *session.Batch
-	skip      int
+	feeding   bool // the reader handles packets: what ends a session waits for it
+	settled   bool // the session has left, see settle
+	noWill    bool // how it ended: its will stays on disk
+
+	// What is of the session and not of its protocol.
+	subscriptions map[string]*subscription // by whole filter
+	groups        map[*group]struct{}
+	claimed       string       // client identifier
+	refusedLater  []string     // filters of the session that the rules do not allow any more
+	hadWill       bool         // there is a record of its will
+	owner         engine.Owner // of its records; 0: there are none
+	kept          *kept        // the session outlives the connection; nil: it does not
+
+	marked  bool // on some reader's list of connections to flush
+	writing bool // a writer goroutine, or a reader's try, owns the socket's write side
+	last    *session.Batch
+	close   closing
+	write   func() // writeLoop, made once: starting it costs no allocation
+	batch   *session.Batch
+	skip    int
 }
 
 var errEnded = errors.New("the connection has ended")
@@ -71,6 +85,8 @@ type reader struct {
 	hits        []topic.Hit[*recipient, *subscription]
 	identifiers []uint32
 	reasons     []mqtt.Reason
+	filters     []*durable // durable filters that a message matched
+	served      []*group
 	dirty       []*conn // have something to be written since this reader delivered to them
 	in          [3]uint64
 }
@@ -96,6 +112,8 @@ func (r *reader) release(k *counters) {
 	r.in = [3]uint64{}
 	clear(r.hits)
 	r.hits = r.hits[:0]
+	clear(r.filters)
+	clear(r.served)
 	if cap(r.hits) > 1<<16 {
 		r.hits = nil
 	}

@@ -38,28 +38,57 @@ func (c *conn) connect(r *reader, p *mqtt.Connect, now time.Time) error {
 	}
 
 	s := session.New(p, clientID, c.b.cfg.Limits.Session, now)
-	if !s.Accept(assigned) {
+	expiry, _ := c.expiryOf(p)
+	accepted := session.Accepted{Assigned: assigned, Expiry: expiry}
+	if !s.Acceptable(accepted) {
 		s.Close(nil)
 		r := refusalOf(p, mqtt.PacketTooLarge, "maximum_packet_size_too_small", "the Maximum Packet Size has no room for CONNACK")
 		return c.refuse(r)
 	}
-	home := c.b.organization(grant.Organization)
-	if !home.enter(c, clientID) {
+	home, err := c.b.organization(grant.OrganizationNumber)
+	if err != nil {
+		s.Close(nil)
+		return c.refuseStore(p, err)
+	}
+	if !home.claim(c, clientID) {
 		s.Close(nil)
 		return errEnded
 	}
 	c.mu.Lock()
-	if c.isEnded() { // while it took over
-		c.mu.Unlock()
+	c.grant, c.home, c.claimed = grant, home, clientID
+	c.mu.Unlock()
+	if accepted.Present, err = c.begin(r, p, s, now); err != nil {
 		s.Close(nil)
-		home.leave(c, clientID, nil)
-		close(c.left)
-		return errEnded
+		return c.refuseStore(p, err)
 	}
-	c.session, c.grant, c.home = s, grant, home
-	c.identity.Store(&identity{grant.Organization, grant.User, printable([]byte(clientID))})
+	return c.live(r, p, s, accepted)
+}
+
+// live lets an accepted connection into its organization, and answers CONNACK.
+func (c *conn) live(r *reader, p *mqtt.Connect, s *session.Session, accepted session.Accepted) error {
+	home, grant := c.home, c.grant
+	c.mu.Lock()
+	c.session = s
+	c.identity.Store(&identity{grant.Organization, grant.User, printable([]byte(s.ClientID()))})
 	c.recipient = recipient{order: home.order.Add(1), conn: c}
 	c.keepAlive = time.Duration(p.KeepAlive) * time.Second * 3 / 2
+	s.Accept(accepted)
+	ended := c.isEnded() // while it took over: what was begun is ended when the reader has left
+	c.mu.Unlock()
+	if ended {
+		return errEnded
+	}
+	if accepted.Present {
+		if err := c.enterResumed(); err != nil {
+			return c.fail(&mqtt.Error{Reason: mqtt.ServerUnavailable, Detail: "the store has failed"})
+		}
+		for _, f := range c.refusedLater {
+			c.refused("subscribe", reasonLabel(mqtt.NotAuthorized), []byte(f))
+			c.b.counters.count(&c.b.counters.subscribes, reasonLabel(mqtt.NotAuthorized))
+		}
+		c.refusedLater = nil
+	}
+	c.mu.Lock()
 	r.mark(c)
 	c.mu.Unlock()
 	c.net.LoggedIn()
@@ -69,6 +98,18 @@ func (c *conn) connect(r *reader, p *mqtt.Connect, now time.Time) error {
 		c.b.wheel.add(c.watch, c.b.cfg.Now().Add(c.keepAlive))
 	}
 	return nil
+}
+
+// refuseStore refuses a CONNECT whose session cannot be had from the store, or put there.
+func (c *conn) refuseStore(p *mqtt.Connect, err error) error {
+	if c.isEnded() {
+		return errEnded
+	}
+	if reason, refused := refusalReason(err); refused {
+		return c.refuse(refusalOf(p, reason, "store_full", "there is no room to keep the session"))
+	}
+	c.b.cfg.Log.Error("log-in failed", c.who("error", err.Error())...)
+	return c.refuse(refusalOf(p, mqtt.ServerUnavailable, "error", ""))
 }
 
 // checkConnect refuses what no log-in can make good.

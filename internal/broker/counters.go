@@ -19,11 +19,13 @@ const (
 	dropTooLarge             // above the receiver's Maximum Packet Size
 	dropExpired
 	dropRetained // the organization's bound of retained messages
+	dropStore    // the disk is full, or has failed
+	dropFilters  // too many durable filters match
 	dropNoMember // the last member of a shared subscription has left
 	drops
 )
 
-var dropNames = [drops]string{"refused", "topic_invalid", "queue_full", "too_large", "expired", "retained_full", "no_member"}
+var dropNames = [drops]string{"refused", "topic_invalid", "queue_full", "too_large", "expired", "retained_full", "store", "durable_filters", "no_member"}
 
 // counters are the server's; connections count for themselves and fold their counts in once per read or write.
 type counters struct {
@@ -37,6 +39,8 @@ type counters struct {
 	logins     map[string]uint64
 	ends       map[string]uint64
 	subscribes map[string]uint64 // refused filters
+
+	sessionsEnded map[string]uint64 // that had no connection, by reason
 }
 
 // begin makes the series that operators watch from the start: what appears only with its first event has no rate before.

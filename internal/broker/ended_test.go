@@ -25,8 +25,7 @@ func (mute) TryWrite(p []byte) (int, error) {
 // A connection that has ended is garbage at once: a flood of short connections must not stay in memory until the timer
 // wheel has gone round.
 func TestEndedConnectionIsGarbage(t *testing.T) {
-	b := New(Config{})
-	defer b.Close()
+	b := newServer(t, nil).Broker
 	ended := func() weak.Pointer[conn] {
 		c := b.Accept(mute{}).(*conn)
 		c.Closed(net.ErrClosed)

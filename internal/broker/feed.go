@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"cloudsignal/internal/engine"
 	"cloudsignal/internal/mqtt"
 	"cloudsignal/internal/session"
 )
@@ -14,11 +15,15 @@ const connectLevel = 2 + len("MQIsdp") + 1
 // Feed takes bytes as they come: every whole packet is handled in place, the start of the next is kept. What this read
 // caused, acknowledgements and deliveries, leaves in one write per connection at its end.
 func (c *conn) Feed(p []byte) error {
+	c.mu.Lock()
 	if c.isEnded() {
+		c.mu.Unlock()
 		return errEnded
 	}
+	c.feeding = true
+	c.mu.Unlock()
 	r := readers.Get().(*reader)
-	defer r.release(&c.b.counters)
+	defer c.fed(r)
 	r.decoder.Version = 0
 	if c.session != nil {
 		r.decoder.Version = c.session.Version()
@@ -53,6 +58,19 @@ func (c *conn) Feed(p []byte) error {
 		c.started.Store(max(1, c.b.elapsed()))
 	}
 	return nil
+}
+
+// fed is the end of Feed: what this read caused leaves and, if the connection has ended meanwhile, so does the session.
+func (c *conn) fed(r *reader) {
+	r.flush()
+	c.mu.Lock()
+	c.feeding = false
+	ended := c.isEnded()
+	c.mu.Unlock()
+	if ended {
+		c.settle(r)
+	}
+	r.release(&c.b.counters)
 }
 
 // want is how many bytes of the packet that begins b are needed before packets can do something with it.
@@ -155,7 +173,7 @@ func (c *conn) packet(r *reader, h mqtt.Header, body []byte, size int) error {
 	case session.Publish:
 		pub := p.(*mqtt.Publish)
 		r.in[pub.QoS]++
-		c.answer(act.Slot, c.publish(r, pub, now))
+		c.publish(r, pub, act.Slot, now)
 	case session.Refused:
 		r.in[p.(*mqtt.Publish).QoS]++
 		c.b.counters.drops[dropTopic].Add(1)
@@ -164,6 +182,8 @@ func (c *conn) packet(r *reader, h mqtt.Header, body []byte, size int) error {
 		err = c.subscribe(r, p.(*mqtt.Subscribe), now)
 	case session.Unsubscribe:
 		err = c.unsubscribe(r, p.(*mqtt.Unsubscribe))
+	case session.Release:
+		c.releaseInbound(act.ID)
 	case session.End:
 		c.end(ending{label: "disconnect"})
 		return errEnded
@@ -195,6 +215,42 @@ func (c *conn) wait(r *reader, t mqtt.Type) {
 	}
 	c.lastRead.Store(c.b.elapsed())
 	c.blocked.Store(false)
+}
+
+// waitFor lets the reader wait for the disk: what follows a SUBSCRIBE finds it done. Keep alive is frozen.
+func (c *conn) waitFor(r *reader, done <-chan error) error {
+	c.blocked.Store(true)
+	r.flush()
+	err := <-done
+	c.lastRead.Store(c.b.elapsed())
+	c.blocked.Store(false)
+	return err
+}
+
+// waitForDisk lets the reader wait until its organization may have more on the way to the disk.
+func (c *conn) waitForDisk(r *reader) {
+	c.blocked.Store(true)
+	r.flush()
+	c.home.admit()
+	c.lastRead.Store(c.b.elapsed())
+	c.blocked.Store(false)
+}
+
+// releaseInbound takes away the record of an inbound QoS 2 identifier; PUBCOMP leaves when that is durable.
+func (c *conn) releaseInbound(id uint16) {
+	operation := engine.Operation{Op: engine.OpRelease, Owner: c.owner, ID: id}
+	c.home.commit(&engine.Batch{Organization: c.home.number, Operations: []engine.Operation{operation}}, func(r *reader, _ engine.Position, err error) {
+		if err != nil {
+			c.end(ending{reason: mqtt.ServerUnavailable, label: "store", polite: true})
+			return
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !c.isEnded() {
+			c.session.Released(id)
+			r.mark(c)
+		}
+	})
 }
 
 // answer settles an inbound PUBLISH. It may be called from any goroutine, and only marks and wakes.

@@ -8,7 +8,10 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"cloudsignal/internal/access"
+	"cloudsignal/internal/engine/pebble"
 	"cloudsignal/internal/mqtt"
 	"cloudsignal/internal/transport"
 )
@@ -78,8 +81,40 @@ func newServer(t testing.TB, change func(*Config)) *server {
 	if change != nil {
 		change(&cfg)
 	}
-	s.Broker = New(cfg)
+	if cfg.Store == nil {
+		cfg.Store = newStore(t)
+	}
+	var err error
+	if s.Broker, err = New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close) // again, where the test does it
 	return s
+}
+
+// newStore is a store in memory. It is closed behind the broker.
+func newStore(t testing.TB) *pebble.Store {
+	t.Helper()
+	store, err := pebble.Open(pebble.Options{Dir: "store", FS: vfs.NewMem()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return store
+}
+
+// home is the server's organization.
+func (s *server) home(t testing.TB) *Organization {
+	t.Helper()
+	o, err := s.organization(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
 }
 
 // seeded is randomness that is the same each time.
@@ -185,7 +220,8 @@ func (k *crowd) check(t testing.TB, n int) {
 // checkEmpty: what is left of the organization when nobody is connected any more is nothing.
 func (s *server) checkEmpty(t *testing.T) {
 	t.Helper()
-	o := s.organization(acme)
+	s.settle()
+	o := s.home(t)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.clients) != 0 || len(o.groups) != 0 || o.tree.Len() != 0 {

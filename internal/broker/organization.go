@@ -1,55 +1,108 @@
 package broker
 
 import (
+	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"cloudsignal/internal/engine"
 	"cloudsignal/internal/mqtt"
 	"cloudsignal/internal/session"
 	"cloudsignal/internal/topic"
 )
 
-// Organization is a broker of its own: its clients, subscriptions, shared groups and retained messages. It knows no other.
+// common is what an organization needs of its server.
+type common struct {
+	counters      *counters
+	limits        *Limits
+	store         Store
+	authenticator Authenticator
+	now           func() time.Time
+	log           *slog.Logger
+	diskReaders   chan struct{} // places for those who read a backlog
+	start         int64         // when this run began, Unix nanoseconds
+}
+
+// Bounds of goroutines that read backlogs at the same time.
+const (
+	maxDiskReaders         = 16
+	maxOrganizationReaders = 4
+)
+
+// Organization is a broker of its own: its clients, subscriptions, shared groups, retained messages and sessions. It knows no
+// other.
 type Organization struct {
-	counters *counters
-	limits   *Limits
-	order    atomic.Uint64 // numbers recipients
+	common
+	number  uint64
+	order   atomic.Uint64 // numbers recipients
+	events  events
+	readers chan struct{} // places of this organization for those who read a backlog
+	served  atomic.Uint64 // position up to which everything was handed to who follows
 
 	tree *topic.Tree[*recipient, *subscription]
 
-	mu      sync.Mutex
-	clients map[string]*conn  // by client identifier
-	groups  map[string]*group // by whole $share filter
+	mu       sync.Mutex
+	clients  map[string]*claim         // by client identifier
+	groups   map[string]*group         // by whole $share filter
+	filters  map[string]*durable       // by filter
+	standard map[string][]standardAway // sessions of the default expiry without a connection, by user, oldest first
+	orphans  []orphan                  // what a crash left connected, by time
+
+	unsaved       map[*conn]struct{} // cursors have moved
+	unsavedGroups map[*group]struct{}
 
 	retained retained
+	trimmed  trimmed
 }
 
-func newOrganization(b *Broker) *Organization {
-	return &Organization{
-		counters: &b.counters,
-		limits:   &b.cfg.Limits,
-		tree:     topic.NewTree[*recipient, *subscription](),
-		clients:  make(map[string]*conn),
-		groups:   make(map[string]*group),
+// claim is a client identifier in use: by a connection, or by whoever ends its session.
+type claim struct {
+	conn *conn         // nil: the janitor's
+	left chan struct{} // closed when it is free
+}
+
+func newOrganization(c common, number uint64) *Organization {
+	o := &Organization{
+		common:        c,
+		number:        number,
+		readers:       make(chan struct{}, maxOrganizationReaders),
+		tree:          topic.NewTree[*recipient, *subscription](),
+		clients:       make(map[string]*claim),
+		groups:        make(map[string]*group),
+		filters:       make(map[string]*durable),
+		standard:      make(map[string][]standardAway),
+		unsaved:       make(map[*conn]struct{}),
+		unsavedGroups: make(map[*group]struct{}),
 	}
+	o.events.changed.L = &o.events.mu
+	return o
 }
 
-// recipient is what the tree leads to: a connection, or a shared subscription that chooses one.
+// recipient is what the tree leads to: a connection, a shared subscription that chooses one, or a durable filter, whose
+// followers get what is in the log.
 type recipient struct {
-	order uint64 // unique in the organization: hits are grouped by it
-	conn  *conn
-	group *group
+	order   uint64 // unique in the organization: hits are grouped by it
+	conn    *conn
+	group   *group
+	durable *durable
 }
 
 // subscription is one filter of one recipient.
 type subscription struct {
 	options session.Options
 	gone    bool // ended: what a publisher found before that is not delivered any more. Guarded by the connection's lock
+
+	// Of a session that outlives its connection. Guarded by the connection's lock.
+	text    string
+	durable *durable        // its messages of QoS 1 and 2 come from the log; nil: they do not
+	since   engine.Position // it is for messages behind this one
+	pending bool            // since is not known yet: nothing of the log is for it
 }
 
-// enter makes c the owner of its client identifier. An older connection with it is ended first, its will included, so
+// claim makes c the owner of its client identifier. An older connection with it is ended first, its will included, so
 // that there is one owner at any time ([MQTT-3.1.4-3]). It is false if c itself has ended meanwhile.
-func (o *Organization) enter(c *conn, clientID string) bool {
+func (o *Organization) claim(c *conn, clientID string) bool {
 	for {
 		o.mu.Lock()
 		old := o.clients[clientID]
@@ -58,51 +111,77 @@ func (o *Organization) enter(c *conn, clientID string) bool {
 				o.mu.Unlock()
 				return false
 			}
-			o.clients[clientID] = c
+			o.clients[clientID] = &claim{c, c.left}
 			o.mu.Unlock()
 			return true
 		}
 		o.mu.Unlock()
-		old.end(ending{reason: mqtt.SessionTakenOver, label: "taken_over", polite: true})
+		if old.conn != nil {
+			old.conn.end(ending{reason: mqtt.SessionTakenOver, label: "taken_over", polite: true})
+		}
 		<-old.left
 	}
 }
 
-// leave removes an ended connection and its subscriptions.
-func (o *Organization) leave(c *conn, clientID string, filters []string) {
-	for _, f := range filters {
-		o.unsubscribe(c, f)
-	}
-	o.counters.subscriptions.Add(-int64(len(filters)))
+// claimAway claims the client identifier of a session without a connection for the janitor, nil if somebody has it.
+func (o *Organization) claimAway(clientID string) *claim {
 	o.mu.Lock()
-	if o.clients[clientID] == c {
-		delete(o.clients, clientID)
+	defer o.mu.Unlock()
+	if o.clients[clientID] != nil {
+		return nil
 	}
+	k := &claim{left: make(chan struct{})}
+	o.clients[clientID] = k
+	return k
+}
+
+// free gives a client identifier back.
+func (o *Organization) free(clientID string, left chan struct{}) {
+	o.mu.Lock()
+	delete(o.clients, clientID)
 	o.mu.Unlock()
+	close(left)
+}
+
+// leave takes the subscriptions of an ended connection out of the tree.
+func (o *Organization) leave(c *conn, subscriptions map[string]*subscription) {
+	for text, s := range subscriptions {
+		o.unsubscribe(c, text)
+		if s != nil && s.durable != nil {
+			s.durable.leave(c)
+		}
+	}
+	o.counters.subscriptions.Add(-int64(len(subscriptions)))
 }
 
 // subscribe puts a granted filter of c into the tree, in place of its older options.
 func (o *Organization) subscribe(c *conn, filter string, s *subscription) {
-	_, rest, shared, _ := topic.SplitShare(filter)
+	_, _, shared, _ := topic.SplitShare(filter)
 	if !shared {
 		o.tree.Set(filter, &c.recipient, s)
 		return
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.group(filter).join(c, s)
+}
+
+// group is the group of a whole $share filter, made if there is none. The caller holds mu.
+func (o *Organization) group(filter string) *group {
 	g := o.groups[filter]
 	if g == nil {
-		g = &group{counters: o.counters}
+		_, rest, _, _ := topic.SplitShare(filter)
+		g = &group{home: o, filter: filter, rest: rest}
 		g.recipient = recipient{order: o.order.Add(1), group: g}
 		o.groups[filter] = g
 		o.tree.Set(rest, &g.recipient, &subscription{})
 	}
-	g.join(c, s)
+	return g
 }
 
 // unsubscribe takes a filter of c out of the tree and returns its subscription, nil if there was none.
 func (o *Organization) unsubscribe(c *conn, filter string) *subscription {
-	_, rest, shared, _ := topic.SplitShare(filter)
+	_, _, shared, _ := topic.SplitShare(filter)
 	if !shared {
 		s, _ := o.tree.Delete(filter, &c.recipient)
 		return s
@@ -115,8 +194,15 @@ func (o *Organization) unsubscribe(c *conn, filter string) *subscription {
 	}
 	s, empty := g.leave(c)
 	if empty {
-		delete(o.groups, filter)
-		o.tree.Delete(rest, &g.recipient)
+		o.dropGroup(g)
 	}
 	return s
+}
+
+// dropGroup forgets a group without members and without a log. The caller holds mu.
+func (o *Organization) dropGroup(g *group) {
+	if o.groups[g.filter] == g {
+		delete(o.groups, g.filter)
+		o.tree.Delete(g.rest, &g.recipient)
+	}
 }

@@ -5,50 +5,102 @@ import (
 	"sync"
 	"time"
 
+	"cloudsignal/internal/engine"
 	"cloudsignal/internal/mqtt"
 	"cloudsignal/internal/session"
 	"cloudsignal/internal/topic"
 )
 
-// retained are the retained messages of one organization. Whoever publishes one holds the lock until it is stored and
-// routed, whoever subscribes until the tree is entered and the snapshot taken: so a subscriber gets each retained message
-// once, stored or live, and never an older one behind a newer.
+// retained are the retained messages of one organization, as they are on disk once what is under way is there. Whoever
+// publishes one holds the lock until it is routed and its commit is under way, whoever subscribes until the tree is entered
+// and the snapshot taken: so a subscriber gets each retained message once, stored or live, and never an older one behind a newer.
 type retained struct {
 	mu    sync.Mutex
-	names topic.Names[*session.Message]
+	names topic.Names[*stored]
 	bytes int
 
 	expiring map[string]struct{} // topics whose message has an expiry
 	swept    time.Time
 }
 
+// stored is one retained message; nil stands for one that was cleared.
+type stored struct {
+	*session.Message
+	name     string
+	position engine.Position // of its commit; 0: that is under way. Guarded by the lock
+}
+
 // sweepInterval is how often, at most, a store without room looks for expired messages.
 const sweepInterval = time.Second
 
-// store keeps m as its topic's retained message; an empty payload removes what is there ([MQTT-3.3.1-6], [MQTT-3.3.1-7]).
+// retain keeps m as its topic's retained message; an empty payload removes what is there ([MQTT-3.3.1-6], [MQTT-3.3.1-7]).
 // The caller holds the lock. It is false if the organization has no room, and then nothing has changed.
-func (t *retained) store(m *session.Message, limits *Limits, now time.Time) bool {
-	name := string(m.Topic())
+func (o *Organization) retain(m *session.Message, now time.Time) (*stored, bool) {
+	if !o.retained.room(m, o.limits) {
+		o.sweep(now)
+	}
+	return o.retained.store(m, o.limits)
+}
+
+func (t *retained) store(m *session.Message, limits *Limits) (*stored, bool) {
+	s := &stored{Message: m, name: string(m.Topic())}
 	if len(m.Payload()) == 0 {
-		t.remove(name)
-		return true
+		t.remove(s.name)
+		return s, true
 	}
 	if !t.room(m, limits) {
-		t.sweep(now)
-		if !t.room(m, limits) {
-			return false
-		}
+		return nil, false
 	}
-	t.remove(name)
-	t.names.Set(name, m.Hold())
-	t.bytes += cost(m)
-	if m.Expires() {
+	t.set(s)
+	return s, true
+}
+
+// set enters a message, in place of its topic's older one, and holds it.
+func (t *retained) set(s *stored) {
+	t.remove(s.name)
+	s.Hold()
+	t.names.Set(s.name, s)
+	t.bytes += cost(s.Message)
+	if s.Expires() {
 		if t.expiring == nil {
 			t.expiring = make(map[string]struct{})
 		}
-		t.expiring[name] = struct{}{}
+		t.expiring[s.name] = struct{}{}
 	}
-	return true
+}
+
+// retainedNow says that the commit of a retained message has ended. If it has failed, the topic has again what is on disk.
+func (o *Organization) retainedNow(s *stored, m *session.Message, position engine.Position, err error) {
+	t := &o.retained
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.position = position
+	now, had := t.names.Get([]byte(s.name))
+	if err == nil {
+		if had && len(m.Payload()) == 0 && now.position != 0 && now.position < position {
+			t.remove(s.name) // it was recalled while this one was under way
+		}
+		return
+	}
+	if had && now != s || !had && len(m.Payload()) > 0 {
+		return // there is a newer one, whose commit tells
+	}
+	e, ok, err := o.store.RetainedOf(o.number, s.name)
+	if err != nil {
+		return // the store has failed
+	}
+	t.remove(s.name)
+	if ok {
+		o.recall(s.name, &e)
+	}
+}
+
+// recall enters a message that is on disk.
+func (o *Organization) recall(name string, e *engine.Entry) {
+	if m := messageOf(e); m != nil {
+		o.retained.set(&stored{Message: m, name: name, position: max(1, e.Position)})
+		m.Release()
+	}
 }
 
 // levelBytes is what one level of a topic costs in the tree of names, about.
@@ -61,40 +113,58 @@ func cost(m *session.Message) int {
 
 // room reports whether m can be kept, in place of what its topic has.
 func (t *retained) room(m *session.Message, limits *Limits) bool {
+	if len(m.Payload()) == 0 {
+		return true
+	}
 	size, count := t.bytes+cost(m), t.names.Len()+1
 	if old, had := t.names.Get(m.Topic()); had {
-		size, count = size-cost(old), count-1
+		size, count = size-cost(old.Message), count-1
 	}
 	return count <= limits.Retained && size <= limits.RetainedBytes
 }
 
 func (t *retained) remove(name string) {
 	if old, had := t.names.Delete(name); had {
-		t.bytes -= cost(old)
+		t.bytes -= cost(old.Message)
 		delete(t.expiring, name)
 		old.Release()
 	}
 }
 
-// sweep removes what has expired.
-func (t *retained) sweep(now time.Time) {
+// sweep removes what has expired. The caller holds the lock.
+func (o *Organization) sweep(now time.Time) {
+	t := &o.retained
 	if now.Sub(t.swept) < sweepInterval {
 		return
 	}
 	t.swept = now
+	var expired []string
 	for name := range t.expiring {
 		if m, had := t.names.Get([]byte(name)); had && m.Expired(now) {
-			t.remove(name)
+			expired = append(expired, name)
 		}
+	}
+	o.forget(expired)
+}
+
+// forget removes expired messages, on disk too. The caller holds the lock.
+func (o *Organization) forget(expired []string) {
+	var operations []engine.Operation
+	for _, name := range expired {
+		o.retained.remove(name)
+		operations = append(operations, engine.Operation{Op: engine.OpUnretain, Text: name})
+	}
+	if len(operations) > 0 {
+		o.commit(&engine.Batch{Organization: o.number, Operations: operations}, func(*reader, engine.Position, error) {})
 	}
 }
 
 // collect finds the retained messages under filter and holds each. It is false, and holds none, if there are more than
 // most. The caller holds the lock.
-func (t *retained) collect(filter string, most int, now time.Time) (found []*session.Message, ok bool) {
+func (o *Organization) collect(filter string, most int, now time.Time) (found []*session.Message, ok bool) {
 	var expired []string
 	ok = true
-	t.names.Match(filter, func(name string, m *session.Message) bool {
+	o.retained.names.Match(filter, func(name string, m *stored) bool {
 		switch {
 		case m.Expired(now):
 			expired = append(expired, name)
@@ -105,9 +175,7 @@ func (t *retained) collect(filter string, most int, now time.Time) (found []*ses
 		}
 		return ok
 	})
-	for _, name := range expired {
-		t.remove(name)
-	}
+	o.forget(expired)
 	if !ok {
 		for _, m := range found {
 			m.Release()

@@ -199,7 +199,9 @@ func (w *worker) step() {
 func TestStress(t *testing.T) {
 	const workers, steps = 8, 10_000
 	leak := goleak.IgnoreCurrent()
+	store := newStore(t)
 	s := newServer(t, func(c *Config) {
+		c.Store = store
 		c.RefusalDelay = 1
 		c.Limits = DefaultLimits()
 		c.Limits.Retained = 3
@@ -232,6 +234,9 @@ func TestStress(t *testing.T) {
 		t.Error("not drained, but nothing is connected")
 	}
 	s.Close()
+	if err := store.Close(); err != nil {
+		t.Error(err)
+	}
 	goleak.VerifyNone(t, leak) // writers included
 	for _, w := range all {
 		for _, p := range w.all {

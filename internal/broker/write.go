@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cloudsignal/internal/engine"
 	"cloudsignal/internal/session"
 )
 
@@ -47,7 +48,19 @@ func (c *conn) next() *session.Batch {
 		c.last = nil
 		return b
 	}
-	c.session.Pump(c.b.cfg.Now())
+	now := c.b.cfg.Now()
+	c.session.Pump(now)
+	for _, s := range c.session.TakeSettled() {
+		s.Share.(*group).settled(engine.Position(s.Position))
+	}
+	if c.kept != nil {
+		c.feedLog(now)
+	}
+	if len(c.groups) > 0 && !c.session.Busy() && (c.kept == nil || len(c.kept.again) == 0) {
+		for g := range c.groups {
+			g.kick()
+		}
+	}
 	c.tally()
 	b := c.session.TakeBatch()
 	c.room.Signal()

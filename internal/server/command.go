@@ -105,9 +105,13 @@ func serve(c *cobra.Command, _ []string) error {
 	if err := s.announce(c.OutOrStdout(), output); err != nil {
 		return errors.Join(err, s.Close())
 	}
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+		log.Info("stopping")
+	case <-s.Failed(): // what is on disk is not known any more: the next start finds out. Nothing is tried again
+		log.Error("the store has failed; stopping")
+	}
 	stop() // a second signal ends the process at once
-	log.Info("stopping")
 	err = s.Close()
 	log.Info("stopped")
 	return err

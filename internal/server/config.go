@@ -7,7 +7,9 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -28,6 +30,11 @@ type Config struct {
 	MQTT    string `yaml:"mqtt"` // unencrypted
 	WS      string `yaml:"ws"`   // unencrypted
 	Metrics string `yaml:"metrics"`
+
+	SessionExpiry    string `yaml:"session-expiry"`     // durations, such as 90s or 1h30m
+	MaxSessionExpiry string `yaml:"max-session-expiry"`
+	WillGrace        string `yaml:"will-grace"`
+	DiskReserve      string `yaml:"disk-reserve"` // bytes, such as 256M
 }
 
 // DefaultConfig is a server on loopback.
@@ -40,6 +47,11 @@ func DefaultConfig() Config {
 		MQTT:    Off,
 		WS:      Off,
 		Metrics: "127.0.0.1:9464",
+
+		SessionExpiry:    "1h",
+		MaxSessionExpiry: "168h",
+		WillGrace:        "30s",
+		DiskReserve:      "256M",
 	}
 }
 
@@ -48,23 +60,108 @@ type setting struct {
 	name  string
 	usage string
 	value func(*Config) *string // nil for host
+	check func(name, value string) error
 }
 
 var settings = []setting{
-	{"data", "directory of everything that is kept", func(c *Config) *string { return &c.Data }},
-	{"host", "further names and addresses of the development certificate, with commas between", nil},
-	{"cert", "certificate file, PEM, with its chain (default: a development certificate)", func(c *Config) *string { return &c.Cert }},
-	{"key", "key file of the certificate, PEM", func(c *Config) *string { return &c.Key }},
-	{"mqtts", "address of MQTT over TLS, or off", func(c *Config) *string { return &c.MQTTS }},
-	{"wss", "address of MQTT over secure WebSocket, or off", func(c *Config) *string { return &c.WSS }},
-	{"https", "address of HTTPS (health, /try), or off", func(c *Config) *string { return &c.HTTPS }},
-	{"mqtt", "address of unencrypted MQTT, or off", func(c *Config) *string { return &c.MQTT }},
-	{"ws", "address of unencrypted WebSocket, or off", func(c *Config) *string { return &c.WS }},
-	{"metrics", "loopback address of Prometheus metrics, or off", func(c *Config) *string { return &c.Metrics }},
+	{"data", "directory of everything that is kept", func(c *Config) *string { return &c.Data }, nil},
+	{"host", "further names and addresses of the development certificate, with commas between", nil, nil},
+	{"cert", "certificate file, PEM, with its chain (default: a development certificate)", func(c *Config) *string { return &c.Cert }, nil},
+	{"key", "key file of the certificate, PEM", func(c *Config) *string { return &c.Key }, nil},
+	{"mqtts", "address of MQTT over TLS, or off", func(c *Config) *string { return &c.MQTTS }, checkAddress},
+	{"wss", "address of MQTT over secure WebSocket, or off", func(c *Config) *string { return &c.WSS }, checkAddress},
+	{"https", "address of HTTPS (health, /try), or off", func(c *Config) *string { return &c.HTTPS }, checkAddress},
+	{"mqtt", "address of unencrypted MQTT, or off", func(c *Config) *string { return &c.MQTT }, checkAddress},
+	{"ws", "address of unencrypted WebSocket, or off", func(c *Config) *string { return &c.WS }, checkAddress},
+	{"metrics", "loopback address of Prometheus metrics, or off", func(c *Config) *string { return &c.Metrics }, checkMetrics},
+	{
+		"session-expiry", "how long the session of a 5.0 client is kept that asks for clean start 0 and names no expiry",
+		func(c *Config) *string { return &c.SessionExpiry }, checkSeconds,
+	},
+	{
+		"max-session-expiry", "how long a session is kept without its client at most; those of 3.x clients are kept that long",
+		func(c *Config) *string { return &c.MaxSessionExpiry }, checkSeconds,
+	},
+	{
+		"will-grace", "how long wills of connections that a crash or a stop has ended wait behind the next start at least",
+		func(c *Config) *string { return &c.WillGrace }, checkDuration,
+	},
+	{
+		"disk-reserve", "free bytes (256M, 2G) below which nothing is taken that would grow the store",
+		func(c *Config) *string { return &c.DiskReserve }, checkBytes,
+	},
+}
+
+// maxSeconds is what a session expiry can say.
+const maxSeconds = 1<<32 - 2
+
+func checkDuration(name, value string) error {
+	if d, err := time.ParseDuration(value); err != nil || d < 0 {
+		return fmt.Errorf("setting %s: %q is not a duration; give one such as 30s, 1h or 168h", name, value)
+	}
+	return nil
+}
+
+func checkSeconds(name, value string) error {
+	if err := checkDuration(name, value); err != nil {
+		return err
+	}
+	if d := duration(value); d%time.Second != 0 || d/time.Second > maxSeconds {
+		return fmt.Errorf("setting %s: %q is not a whole number of seconds up to %d", name, value, uint32(maxSeconds))
+	}
+	return nil
+}
+
+// duration is the value of a setting that was checked.
+func duration(value string) time.Duration {
+	d, _ := time.ParseDuration(value)
+	return d
+}
+
+func seconds(value string) uint32 { return uint32(duration(value) / time.Second) }
+
+func checkBytes(name, value string) error {
+	if _, ok := parseBytes(value); !ok {
+		return fmt.Errorf("setting %s: %q is not a number of bytes; give one such as 256M or 2G", name, value)
+	}
+	return nil
+}
+
+func parseBytes(value string) (n int64, ok bool) {
+	digits := strings.TrimRight(value, "KMGT")
+	shift := map[string]int{"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+	unit, known := shift[value[len(digits):]]
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || !known || n < 0 || n > 1<<62>>unit {
+		return 0, false
+	}
+	return n << unit, true
+}
+
+func checkAddress(name, address string) error {
+	if address == Off {
+		return nil
+	}
+	if _, port, err := net.SplitHostPort(address); err != nil || port == "" {
+		return fmt.Errorf("setting %s: %q is not an address; give HOST:PORT or off", name, address)
+	}
+	return nil
+}
+
+func checkMetrics(name, address string) error {
+	if err := checkAddress(name, address); err != nil || address == Off {
+		return err
+	}
+	if host, _, _ := net.SplitHostPort(address); !loopback(host) {
+		return fmt.Errorf("setting metrics: %q can be reached from outside; give a loopback address such as 127.0.0.1:9464, or off", address)
+	}
+	return nil
 }
 
 // envName is the environment variable of a setting.
-func envName(setting string) string { return "CLOUDSIGNAL_" + strings.ToUpper(setting) }
+func envName(setting string) string {
+	return "CLOUDSIGNAL_" + strings.ToUpper(strings.ReplaceAll(setting, "-", "_"))
+}
 
 func (c *Config) set(name, value string) {
 	if name == "host" {
@@ -156,17 +253,12 @@ func (c *Config) check() error {
 	if c.Cert != "" && len(c.Host) > 0 {
 		return errors.New("setting host: is for the development certificate and has no effect with cert and key")
 	}
-	for _, s := range settings[4:] {
-		address := *s.value(c)
-		if address == Off {
+	for _, s := range settings {
+		if s.check == nil {
 			continue
 		}
-		host, port, err := net.SplitHostPort(address)
-		if err != nil || port == "" {
-			return fmt.Errorf("setting %s: %q is not an address; give HOST:PORT or off", s.name, address)
-		}
-		if s.name == "metrics" && !loopback(host) {
-			return fmt.Errorf("setting metrics: %q can be reached from outside; give a loopback address such as 127.0.0.1:9464, or off", address)
+		if err := s.check(s.name, *s.value(c)); err != nil {
+			return err
 		}
 	}
 	return nil

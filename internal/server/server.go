@@ -18,6 +18,7 @@ import (
 	"cloudsignal/internal/access"
 	"cloudsignal/internal/broker"
 	"cloudsignal/internal/control"
+	"cloudsignal/internal/engine/pebble"
 	"cloudsignal/internal/fault"
 	"cloudsignal/internal/transport"
 )
@@ -32,6 +33,7 @@ type Server struct {
 	addresses map[string]string
 	ca        string // file of the development authority, empty with a certificate of the operator's own
 	leaf      *x509.Certificate
+	store     *pebble.Store
 	broker    *broker.Broker
 	listeners []*transport.Listener
 	https     *httpServer
@@ -84,13 +86,41 @@ func (s *Server) start(ctx context.Context) error {
 	if _, err := store.Bootstrap(ctx, s.saveBootstrap); err != nil {
 		return withCause("making the first organization", err)
 	}
-	s.broker = broker.New(broker.Config{
-		Authenticator: access.NewAuthenticator(directory, access.AuthConfig{}),
-		Log:           s.log,
-	})
-	s.closers = append(s.closers, func() error { s.broker.Close(); return nil })
+	if err := s.startBroker(directory); err != nil {
+		return err
+	}
 	return s.listen()
 }
+
+// startBroker opens what the last run left, and starts the broker with it.
+func (s *Server) startBroker(directory *access.Directory) error {
+	dir := filepath.Join(s.cfg.Data, "store")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("setting data: %w", err)
+	}
+	reserve, _ := parseBytes(s.cfg.DiskReserve)
+	store, err := pebble.Open(pebble.Options{Dir: dir, Reserve: reserve, FreeBytes: pebble.FreeBytes(dir)})
+	if err != nil {
+		return err
+	}
+	s.store = store
+	s.closers = append(s.closers, store.Close)
+	limits := broker.DefaultLimits()
+	limits.DefaultExpiry, limits.MaxExpiry = seconds(s.cfg.SessionExpiry), seconds(s.cfg.MaxSessionExpiry)
+	limits.WillGrace = duration(s.cfg.WillGrace)
+	s.broker, err = broker.New(broker.Config{
+		Authenticator: access.NewAuthenticator(directory, access.AuthConfig{}), Store: store, Log: s.log, Limits: limits,
+	})
+	if err != nil {
+		return fmt.Errorf("loading the store in %s: %w", dir, err)
+	}
+	s.closers = append(s.closers, func() error { s.broker.Close(); return nil })
+	return nil
+}
+
+// Failed is closed when what was written can not be relied on any more: the process is to end, and to start again from what
+// is on disk.
+func (s *Server) Failed() <-chan struct{} { return s.store.Failed() }
 
 // listen binds every port before it serves one: a port in use leaves no client half served.
 func (s *Server) listen() error {

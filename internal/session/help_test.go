@@ -28,7 +28,7 @@ func wide() Limits {
 // open makes a session with its CONNACK already taken.
 func open(c *mqtt.Connect, l Limits) *Session {
 	s := New(c, "c", l, noon)
-	s.Accept(false)
+	s.Accept(Accepted{Expiry: s.expiry})
 	if b := s.TakeBatch(); b != nil {
 		b.Release()
 	}

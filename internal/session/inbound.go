@@ -26,8 +26,8 @@ func (s *Session) publish(p *mqtt.Publish, size int) (Action, error) {
 		}
 		return Action{Kind: Publish}, nil
 	}
-	first, repeat := s.received[p.ID]
-	repeat = repeat && p.QoS == 2
+	known, repeat := s.received[p.ID]
+	repeat = repeat && p.QoS == 2 && !known.releasing
 	if !repeat && s.version == mqtt.V5 && s.unacked+len(s.received) >= int(s.limits.ReceiveMaximum) {
 		return Action{}, violation(mqtt.ReceiveMaximumExceeded, "more QoS 1 and 2 messages in flight than Receive Maximum") // [MQTT-3.3.4-7]
 	}
@@ -36,14 +36,14 @@ func (s *Session) publish(p *mqtt.Publish, size int) (Action, error) {
 		e.kind = mqtt.PUBREC
 		if repeat {
 			// Known and not released: answered again, not passed on again ([MQTT-4.3.3-10]).
-			e.first = first
+			e.first = known.slot
 			s.Answer(s.ring.push(e), mqtt.Success)
 			return Action{}, nil
 		}
 		if s.received == nil {
-			s.received = make(map[uint16]Slot)
+			s.received = make(map[uint16]incoming)
 		}
-		s.received[p.ID] = s.ring.coming()
+		s.received[p.ID] = incoming{slot: s.ring.coming()}
 	} else {
 		s.unacked++
 	}
@@ -115,7 +115,7 @@ func (s *Session) Answer(slot Slot, r mqtt.Reason) {
 			s.unacked--
 		} else {
 			// Which PUBLISH has the id now: it may have been released and used again meanwhile.
-			owner := s.received[e.id]
+			owner := s.received[e.id].slot
 			switch {
 			case e.first != 0 && owner != e.first:
 				reason = mqtt.PacketIDInUse // the packet that it repeats was refused meanwhile
@@ -137,20 +137,32 @@ func (s *Session) Blocked() bool {
 }
 
 // ack takes PUBACK, PUBREC, PUBREL and PUBCOMP.
-func (s *Session) ack(p *mqtt.Ack, now time.Time) error {
+func (s *Session) ack(p *mqtt.Ack, now time.Time) (Action, error) {
 	switch p.Type {
 	case mqtt.PUBREL:
-		r := mqtt.Success
-		if _, ok := s.received[p.ID]; !ok {
-			r = mqtt.PacketIDNotFound
-		}
-		delete(s.received, p.ID)
-		s.sendAck(mqtt.PUBCOMP, p.ID, r) // [MQTT-4.3.3-11]
-		return nil
+		return s.pubrel(p), nil
 	case mqtt.PUBREC:
-		return s.pubrec(p, now)
+		return Action{}, s.pubrec(p, now)
 	}
-	return s.complete(p, now)
+	return Action{}, s.complete(p, now)
+}
+
+// pubrel frees an identifier. What is recorded of it has to go first: else a crash behind PUBCOMP would leave it, and swallow
+// the next message that has it.
+func (s *Session) pubrel(p *mqtt.Ack) Action {
+	in, ok := s.received[p.ID]
+	if ok && in.recorded {
+		in.releasing = true
+		s.received[p.ID] = in
+		return Action{Kind: Release, ID: p.ID}
+	}
+	r := mqtt.Success
+	if !ok {
+		r = mqtt.PacketIDNotFound
+	}
+	delete(s.received, p.ID)
+	s.sendAck(mqtt.PUBCOMP, p.ID, r) // [MQTT-4.3.3-11]
+	return Action{}
 }
 
 func (s *Session) pubrec(p *mqtt.Ack, now time.Time) error {
@@ -170,9 +182,15 @@ func (s *Session) pubrec(p *mqtt.Ack, now time.Time) error {
 	}
 	if f.state == awaitPubrec {
 		f.state = awaitPubcomp // from here on the message is never sent again ([MQTT-4.3.3-6])
-		f.drop()
+		s.drop(f)
+		if f.recorded {
+			f.waiting = true // Released sends the PUBREL
+			s.log.released = append(s.log.released, s.log.progress(f))
+		}
 	}
-	s.sendAck(mqtt.PUBREL, p.ID, mqtt.Success) // [MQTT-4.3.3-4]
+	if !f.waiting {
+		s.sendAck(mqtt.PUBREL, p.ID, mqtt.Success) // [MQTT-4.3.3-4]
+	}
 	return nil
 }
 

@@ -18,11 +18,17 @@ const (
 // pending is one outbound message in flight. Its slot of the window is free again at PUBACK, PUBCOMP or a PUBREC with an
 // error ([MQTT-4.9.0-2]).
 type pending struct {
-	id    uint16
-	state state
-	share Share
-	msg   *Message // kept only as long as another member of the share may have to get it
-	order uint64
+	id       uint16
+	state    state
+	recorded bool // its owner has a record of it that survives
+	unsent   bool // it has a packet id, but was not sent on this connection
+	waiting  bool // its PUBREL waits until the record says so
+	retain   bool
+	share    Share
+	msg      *Message // kept only as long as another member of the share may have to get it, or it may have to be recorded
+	position uint64   // in the log; 0: not from there
+	ids      []uint32 // subscription identifiers, of what comes from the log
+	order    uint64
 }
 
 func (p *pending) drop() {
@@ -36,11 +42,12 @@ func (p *pending) drop() {
 // inflight is the set of outbound messages in flight, by packet id. An id is in use until its message has ended
 // ([MQTT-2.2.1-4]). Its size is bounded by the session's window.
 type inflight struct {
-	slots []pending // by id modulo the length, a power of two; state 0: free
-	count int
-	held  int // bytes of messages that are kept for another member of their share
-	last  uint16
-	order uint64
+	slots  []pending // by id modulo the length, a power of two; state 0: free
+	count  int
+	unsent int // of those, how many were not sent on this connection: they take no place of the window
+	held   int // bytes of messages that are kept
+	last   uint16
+	order  uint64
 }
 
 func (t *inflight) find(id uint16) *pending {
@@ -69,15 +76,40 @@ func (t *inflight) add(d *Delivery) uint16 {
 			continue
 		}
 		t.order++
-		*p = pending{id: t.last, state: awaitPuback, order: t.order}
-		if d.QoS == 2 {
-			p.state = awaitPubrec
-		} else if d.Share != nil {
+		*p = pending{id: t.last, state: awaitPuback, order: t.order, position: d.Position, retain: d.Retain}
+		switch {
+		case d.QoS == 2:
+			p.state, p.recorded = awaitPubrec, d.Position != 0
+		case d.Share != nil || d.Position != 0:
 			p.share, p.msg = d.Share, d.Message.Hold()
 			t.held += p.msg.Size()
 		}
+		if d.Position != 0 {
+			p.ids = slices.Clone(d.Identifiers)
+		}
 		t.count++
 		return t.last
+	}
+}
+
+// put enters a message that an earlier connection was sent, under its old packet id.
+func (t *inflight) put(next pending) {
+	for {
+		if len(t.slots) == 0 {
+			t.grow()
+			continue
+		}
+		p := &t.slots[int(next.id)&(len(t.slots)-1)]
+		if p.state != 0 {
+			t.grow() // at 1<<16 slots each id has its own
+			continue
+		}
+		t.order++
+		next.order = t.order
+		*p = next
+		t.count++
+		t.unsent++
+		return
 	}
 }
 
@@ -105,9 +137,16 @@ func (t *inflight) each(f func(*pending)) {
 	}
 }
 
+// settle ends a message in flight.
 func (s *Session) settle(p *pending) {
+	if p.position != 0 {
+		s.log.settled(p)
+	}
 	if p.msg != nil {
 		s.inflight.held -= p.msg.Size()
+	}
+	if p.unsent {
+		s.inflight.unsent--
 	}
 	p.drop()
 	p.state = 0
@@ -118,6 +157,7 @@ func (s *Session) settle(p *pending) {
 type head struct {
 	qos         mqtt.QoS
 	retain      bool
+	dup         bool
 	v5          bool
 	hasExpiry   bool
 	aliasKnown  bool
@@ -168,6 +208,9 @@ func (b *Batch) publish(m *Message, h *head) {
 	first := byte(mqtt.PUBLISH)<<4 | byte(h.qos)<<1
 	if h.retain {
 		first |= 1
+	}
+	if h.dup {
+		first |= 8
 	}
 	buf := append(b.buf, first)
 	buf = mqtt.AppendVarint(buf, h.remainingLen(m))

@@ -16,6 +16,10 @@ type Delivery struct {
 	Identifiers []uint32
 	// Share is the shared subscription that chose this session, nil for its own subscriptions.
 	Share Share
+	// Position is the message's place in the log, 0 if it does not come from there.
+	Position uint64
+	// Dup marks a message that an earlier connection may have been sent.
+	Dup bool
 	// Stored marks a retained message for a new subscription: what comes later waits behind it, and it takes no room of
 	// the queue's bytes (its body is stored anyhow) but of Limits.Stored (see StoredRoom).
 	Stored bool
@@ -138,7 +142,7 @@ func (s *Session) StoredRoom() int { return s.limits.Stored - s.queue.stored }
 // room reports whether a message may be sent now: the window counts messages, and the bytes of those that are kept until
 // they are acknowledged. A message larger than the whole outbound buffer may, when that is empty.
 func (s *Session) room(q mqtt.QoS) bool {
-	return (q == 0 || s.inflight.count < s.window && s.inflight.held < s.limits.QueueBytes) && s.Pending() < s.limits.OutboundBytes
+	return (q == 0 || s.inflight.count-s.inflight.unsent < s.window && s.inflight.held < s.limits.QueueBytes) && s.Pending() < s.limits.OutboundBytes
 }
 
 // Busy reports whether a shared subscription should choose another member: the window is full or messages wait.
@@ -200,37 +204,48 @@ func (s *Session) pumped(d *Delivery, now time.Time) {
 
 // write encodes one delivery now: packet id, expiry, alias and identifiers are this session's, all else is shared.
 func (s *Session) write(d *Delivery, now time.Time) Outcome {
-	m := d.Message
-	if m.Expired(now) {
+	if d.Message.Expired(now) {
 		return Expired
 	}
-	h := head{qos: d.QoS, retain: d.Retain}
-	if s.version == mqtt.V5 {
-		h.v5 = true
-		h.identifiers = d.Identifiers
-		if m.hasExpiry {
-			h.expiry, h.hasExpiry = m.remaining(now), true
-		}
-		h.alias, h.aliasKnown = s.alias(m)
-	}
-	if s.maxPacket > 0 && h.packetLen(m) > int(s.maxPacket) {
-		if h.alias == 0 || h.aliasKnown {
-			return TooLarge
-		}
-		h.alias = 0
-		if h.packetLen(m) > int(s.maxPacket) {
-			return TooLarge
-		}
-	}
-	if h.alias != 0 && !h.aliasKnown {
-		s.aliasOut[string(m.Topic())] = h.alias
+	h := head{qos: d.QoS, retain: d.Retain, dup: d.Dup && d.QoS > 0, identifiers: d.Identifiers}
+	if !s.fit(d.Message, &h, now) {
+		return TooLarge
 	}
 	if d.QoS > 0 {
 		h.id = s.inflight.add(d)
 	}
-	s.batch().publish(m, &h)
-	s.tally.Sent[d.QoS]++
+	s.put(d.Message, &h)
 	return Sent
+}
+
+// fit completes the head of a message, and reports whether the client takes a packet of that size ([MQTT-3.1.2-24]).
+func (s *Session) fit(m *Message, h *head, now time.Time) bool {
+	if s.version == mqtt.V5 {
+		h.v5 = true
+		if m.hasExpiry {
+			h.expiry, h.hasExpiry = m.remaining(now), true
+		}
+		h.alias, h.aliasKnown = s.alias(m)
+	} else {
+		h.identifiers = nil
+	}
+	if s.maxPacket > 0 && h.packetLen(m) > int(s.maxPacket) {
+		if h.alias == 0 || h.aliasKnown {
+			return false
+		}
+		h.alias = 0
+		return h.packetLen(m) <= int(s.maxPacket)
+	}
+	return true
+}
+
+// put encodes a message whose head fits.
+func (s *Session) put(m *Message, h *head) {
+	if h.alias != 0 && !h.aliasKnown {
+		s.aliasOut[string(m.Topic())] = h.alias
+	}
+	s.batch().publish(m, h)
+	s.tally.Sent[h.qos]++
 }
 
 // alias is the topic alias to use for m, 0 for none, and whether the client knows it already. Aliases are given to the
@@ -252,16 +267,16 @@ func (s *Session) alias(m *Message) (alias uint16, known bool) {
 }
 
 // Close gives everything back: the will is dropped, and messages of shared subscriptions that the client has not
-// finished with are handed to f, oldest first: QoS 1 without its PUBACK and whatever was never sent. A QoS 2 message that
-// was sent stays with this session and ends with it ([MQTT-4.8.2-5]). f holds what it keeps.
-func (s *Session) Close(f func(share Share, m *Message)) {
+// finished with are handed to f, oldest first, with their position in the log: QoS 1 without its PUBACK and whatever was
+// never sent. A QoS 2 message that was sent stays with this session, or ends with it ([MQTT-4.8.2-5]). f holds what it keeps.
+func (s *Session) Close(f func(share Share, m *Message, position uint64)) {
 	if s.will != nil {
 		s.will.Release()
 		s.will = nil
 	}
 	s.inflight.each(func(p *pending) {
-		if p.msg != nil && p.state == awaitPuback {
-			f(p.share, p.msg)
+		if p.msg != nil && p.share != nil && p.state == awaitPuback {
+			f(p.share, p.msg, p.position)
 		}
 		p.drop()
 	})
@@ -269,7 +284,7 @@ func (s *Session) Close(f func(share Share, m *Message)) {
 	for s.queue.len() > 0 {
 		d := s.queue.pop()
 		if d.Share != nil {
-			f(d.Share, d.Message)
+			f(d.Share, d.Message, d.Position)
 		}
 		d.Message.Release()
 	}

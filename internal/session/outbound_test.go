@@ -236,7 +236,7 @@ func (c *subscriber) close(t *rapid.T) {
 			want = append(want, int(binary.BigEndian.Uint32(d.Message.Payload())))
 		}
 	}
-	c.s.Close(func(of Share, m *Message) {
+	c.s.Close(func(of Share, m *Message, _ uint64) {
 		n := int(binary.BigEndian.Uint32(m.Payload()))
 		if of != c.all[n-1].Share {
 			t.Fatalf("message %d of %v was handed to %v", n, c.all[n-1].Share, of)
@@ -325,7 +325,7 @@ func TestIDsInUse(t *testing.T) {
 	for range 3 * 65532 {
 		id := send(1)
 		seen[id]++
-		if err := s.ack(&mqtt.Ack{Type: mqtt.PUBACK, ID: id}, noon); err != nil {
+		if _, err := s.ack(&mqtt.Ack{Type: mqtt.PUBACK, ID: id}, noon); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -41,12 +41,13 @@ type Session struct {
 
 	problemInfo bool // false: reason strings and user properties are unwanted in most packets ([MQTT-3.1.2-29])
 	maxPacket   uint32
-	expiry      uint32 // what the client asked for at CONNECT, seconds
+	expiry      uint32 // what the client asked for at CONNECT, then what it was told, seconds
 	will        *Message
+	willDelay   uint32 // seconds
 
 	ring     ring
-	received map[uint16]Slot // QoS 2 ids whose PUBREL has not come, and the PUBLISH that has each ([MQTT-4.3.3-10])
-	unacked  int             // QoS 1 packets in the ring
+	received map[uint16]incoming // QoS 2 ids whose PUBREL has not come ([MQTT-4.3.3-10])
+	unacked  int                 // QoS 1 packets in the ring
 	aliasIn  [][]byte
 
 	window   int
@@ -56,6 +57,7 @@ type Session struct {
 	aliasMax uint16
 
 	subscriptions map[string]Options
+	log           log
 
 	out   *Batch
 	tally Tally
@@ -82,6 +84,9 @@ func New(c *mqtt.Connect, clientID string, limits Limits, now time.Time) *Sessio
 	}
 	if c.HasWill {
 		w := mqtt.Publish{QoS: c.WillQoS, Retain: c.WillRetain, Topic: c.WillTopic, Payload: c.WillPayload, Properties: c.WillProperties}
+		if w.Properties.Has(mqtt.WillDelay) {
+			s.willDelay = w.Properties.WillDelay
+		}
 		s.will = NewMessage(&w, now)
 		// A will's expiry counts from its publication (3.1.3.2.4): until then it is an interval.
 		if s.will.hasExpiry {
@@ -97,29 +102,52 @@ func (s *Session) Version() mqtt.Version { return s.version }
 // ClientID is the client's own identifier or the one it was assigned.
 func (s *Session) ClientID() string { return s.clientID }
 
-// Accept appends the CONNACK that announces the limits in force. assigned says that the client id is ours
-// ([MQTT-3.1.3-7]). The session ends with its connection, and a 5.0 client that asked for more is told so by Session
-// Expiry Interval 0 (3.2.2.3.2). It is false if the client's Maximum Packet Size leaves no room for it.
-func (s *Session) Accept(assigned bool) bool {
-	ack := mqtt.Connack{}
-	if s.version == mqtt.V5 {
-		p := &ack.Properties
-		if s.expiry != 0 {
-			p.Set(mqtt.SessionExpiry)
-		}
-		p.Set(mqtt.ReceiveMaximum)
-		p.ReceiveMaximum = s.limits.ReceiveMaximum
-		p.Set(mqtt.MaximumPacketSize)
-		p.MaximumPacketSize = s.limits.PacketBytes
-		p.Set(mqtt.TopicAliasMaximum)
-		p.TopicAliasMaximum = s.limits.TopicAliases
-		if assigned {
-			p.Set(mqtt.AssignedClientID)
-			p.AssignedClientID = []byte(s.clientID)
-		}
-	}
-	return s.send(&ack)
+// Accepted is what CONNACK says beside the limits in force.
+type Accepted struct {
+	Assigned bool   // the client identifier is ours ([MQTT-3.1.3-7])
+	Present  bool   // the session was there ([MQTT-3.2.2-2])
+	Expiry   uint32 // seconds that the session is kept after the connection; 5.0 clients are told if they asked for another (3.2.2.3.2)
 }
+
+// Acceptable reports whether the client's Maximum Packet Size leaves room for the CONNACK.
+func (s *Session) Acceptable(a Accepted) bool {
+	ack := s.connack(a)
+	_, fits := mqtt.AppendFitted(nil, &ack, s.version, s.maxPacket)
+	return fits
+}
+
+// Accept appends the CONNACK, with the limits in force.
+func (s *Session) Accept(a Accepted) {
+	ack := s.connack(a)
+	s.send(&ack)
+	s.expiry = a.Expiry
+}
+
+func (s *Session) connack(a Accepted) mqtt.Connack {
+	ack := mqtt.Connack{SessionPresent: a.Present && s.version != mqtt.V31} // 3.1 has no such bit
+	if s.version != mqtt.V5 {
+		return ack
+	}
+	p := &ack.Properties
+	if s.expiry != a.Expiry {
+		p.Set(mqtt.SessionExpiry)
+		p.SessionExpiry = a.Expiry
+	}
+	p.Set(mqtt.ReceiveMaximum)
+	p.ReceiveMaximum = s.limits.ReceiveMaximum
+	p.Set(mqtt.MaximumPacketSize)
+	p.MaximumPacketSize = s.limits.PacketBytes
+	p.Set(mqtt.TopicAliasMaximum)
+	p.TopicAliasMaximum = s.limits.TopicAliases
+	if a.Assigned {
+		p.Set(mqtt.AssignedClientID)
+		p.AssignedClientID = []byte(s.clientID)
+	}
+	return ack
+}
+
+// Expiry is how many seconds the session is kept after its connection, as the client was told or has said since.
+func (s *Session) Expiry() uint32 { return s.expiry }
 
 // Kind is what a packet asks its owner to do.
 type Kind uint8
@@ -132,12 +160,14 @@ const (
 	Subscribe               // judge each filter, Subscribe those granted, then Suback
 	Unsubscribe             // Unsubscribe each filter, then Unsuback
 	End                     // the client said DISCONNECT; the will is discarded unless it asked for it
+	Release                 // take the record of an inbound identifier away, then Released
 )
 
 // Action is the answer to one packet.
 type Action struct {
 	Kind   Kind
 	Slot   Slot
+	ID     uint16
 	Reason mqtt.Reason
 }
 
@@ -149,7 +179,7 @@ func (s *Session) Handle(p mqtt.Packet, size int, now time.Time) (Action, error)
 	case *mqtt.Publish:
 		return s.publish(p, size)
 	case *mqtt.Ack:
-		return Action{}, s.ack(p, now)
+		return s.ack(p, now)
 	case *mqtt.Subscribe:
 		return Action{Kind: Subscribe}, s.checkFilters(p)
 	case *mqtt.Unsubscribe:
@@ -175,6 +205,9 @@ func violation(r mqtt.Reason, detail string) error { return &mqtt.Error{Reason: 
 func (s *Session) disconnect(p *mqtt.Disconnect) (Action, error) {
 	if p.Properties.Has(mqtt.SessionExpiry) && p.Properties.SessionExpiry != 0 && s.expiry == 0 {
 		return Action{}, violation(mqtt.ProtocolError, "session expiry was 0 at CONNECT and cannot be raised at DISCONNECT")
+	}
+	if p.Properties.Has(mqtt.SessionExpiry) {
+		s.expiry = p.Properties.SessionExpiry
 	}
 	if p.Reason == mqtt.Success && s.will != nil { // [MQTT-3.14.4-3]; any other reason keeps it
 		s.will.Release()
@@ -285,6 +318,10 @@ func (s *Session) Disconnect(r mqtt.Reason, detail string) {
 	}
 	s.send(&d)
 }
+
+// Will is the will as it is to be kept, its expiry an interval in nanoseconds until it is published, and its delay in
+// seconds; nil: there is none. The session keeps its reference.
+func (s *Session) Will() (will *Message, delay uint32) { return s.will, s.willDelay }
 
 // TakeWill removes the will and hands it over with its one reference; nil: there is none. Its expiry counts from now.
 func (s *Session) TakeWill(now time.Time) *Message {

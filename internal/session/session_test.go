@@ -217,22 +217,27 @@ func TestConnack(t *testing.T) {
 	tests := []struct {
 		name     string
 		connect  *mqtt.Connect
-		assigned bool
+		accepted Accepted
 		want     string
 	}{
-		{"5.0", v5(nil), false, "receive 100, packet 1048576, aliases 10"},
-		{"5.0, assigned", v5(nil), true, "receive 100, packet 1048576, aliases 10, client c"},
-		{"5.0, expiry refused", v5(withExpiry(60)), false, "receive 100, packet 1048576, aliases 10, expiry 0"},
-		{"5.0, expiry 0", v5(withExpiry(0)), false, "receive 100, packet 1048576, aliases 10"},
-		{"3.1.1", &mqtt.Connect{Version: mqtt.V311}, false, ""},
-		{"3.1", &mqtt.Connect{Version: mqtt.V31}, false, ""},
+		{"5.0", v5(nil), Accepted{}, "receive 100, packet 1048576, aliases 10"},
+		{"5.0, assigned", v5(nil), Accepted{Assigned: true}, "receive 100, packet 1048576, aliases 10, client c"},
+		{"5.0, expiry lowered", v5(withExpiry(60)), Accepted{Expiry: 50}, "receive 100, packet 1048576, aliases 10, expiry 50"},
+		{"5.0, expiry as asked", v5(withExpiry(60)), Accepted{Expiry: 60}, "receive 100, packet 1048576, aliases 10"},
+		{"5.0, default expiry", v5(nil), Accepted{Expiry: 60}, "receive 100, packet 1048576, aliases 10, expiry 60"},
+		{"5.0, session present", v5(nil), Accepted{Present: true}, "receive 100, packet 1048576, aliases 10, present"},
+		{"5.0, expiry 0", v5(withExpiry(0)), Accepted{}, "receive 100, packet 1048576, aliases 10"},
+		{"3.1.1", &mqtt.Connect{Version: mqtt.V311}, Accepted{Expiry: 60}, ""},
+		{"3.1.1, session present", &mqtt.Connect{Version: mqtt.V311}, Accepted{Present: true}, "present"},
+		{"3.1", &mqtt.Connect{Version: mqtt.V31}, Accepted{Present: true}, ""},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			s := New(test.connect, "c", l, noon)
-			if !s.Accept(test.assigned) {
+			if !s.Acceptable(test.accepted) {
 				t.Fatal("it does not fit")
 			}
+			s.Accept(test.accepted)
 			c := sent(t, s)[0].(*mqtt.Connack)
 			var got []string
 			p := &c.Properties
@@ -251,14 +256,17 @@ func TestConnack(t *testing.T) {
 			if p.Has(mqtt.SessionExpiry) {
 				got = append(got, fmt.Sprint("expiry ", p.SessionExpiry))
 			}
-			if s := strings.Join(got, ", "); s != test.want || c.Reason != 0 || c.SessionPresent {
+			if c.SessionPresent {
+				got = append(got, "present")
+			}
+			if s := strings.Join(got, ", "); s != test.want || c.Reason != 0 {
 				t.Errorf("%s, want %s", s, test.want)
 			}
 		})
 	}
 	small := New(v5(func(c *mqtt.Connect) { c.Properties.Set(mqtt.MaximumPacketSize); c.Properties.MaximumPacketSize = 5 }), "c", l, noon)
-	if small.Accept(false) || len(bytesOf(small)) > 0 {
-		t.Error("a CONNACK above Maximum Packet Size was sent") // [MQTT-3.1.2-24]
+	if small.Acceptable(Accepted{}) {
+		t.Error("a CONNACK above Maximum Packet Size is acceptable") // [MQTT-3.1.2-24]
 	}
 }
 

@@ -50,7 +50,7 @@ func TestClientThatDoesNotRead(t *testing.T) {
 		}
 		c.conn.Close()
 		c.running.Wait()
-		w.broker.Close()
+		w.close()
 	})
 }
 
@@ -102,6 +102,6 @@ func TestClientThatDoesNotReadAndLeaves(t *testing.T) {
 		witness.conn.Close()
 		c.running.Wait()
 		witness.running.Wait()
-		w.broker.Close()
+		w.close()
 	})
 }

@@ -158,6 +158,9 @@ func (g *generator) operation() operation {
 		if k < 12 {
 			*live = append(*live, name)
 			o.line = name + g.connect() + g.login()
+			if keeps(name) {
+				o.line += g.maybe(2, "clean=0") + g.maybe(4, "session-expiry=60")
+			}
 			if i == 0 { // of one alone: two that end at the same moment would end in any order
 				o.line += g.maybe(3, "keep-alive=2")
 			}
@@ -170,7 +173,7 @@ func (g *generator) operation() operation {
 	name := g.one(*live)
 	switch {
 	case k < 35:
-		o.line = name + g.subscribe()
+		o.line = name + g.subscribe(name)
 	case k < 75:
 		o.line = name + g.publish()
 	case k < 80:
@@ -199,7 +202,7 @@ func (g *generator) connect() string {
 			g.maybe(2, "will-qos=1") + g.maybe(2, "will-retain")
 	}
 	return line + g.maybe(3, "manual") + g.maybe(3, fmt.Sprintf("receive-maximum=%d", 1+g.IntN(3))) + g.maybe(3, "topic-alias-maximum=2") +
-		g.maybe(8, "maximum-packet-size=60") + g.maybe(4, "clean=0") + g.maybe(8, "session-expiry=60")
+		g.maybe(8, "maximum-packet-size=60")
 }
 
 func (g *generator) login() string {
@@ -220,8 +223,16 @@ func (g *generator) wrongLogin() string {
 	return fmt.Sprintf(" as=%s@%s password=of:%s@%s", user, here, user, other)
 }
 
-func (g *generator) subscribe() string {
-	line := fmt.Sprintf(" subscribe id=%d qos=%d filter=%s filter=%s", 1+g.IntN(9), g.IntN(3), g.one(planFilters), g.one(planFilters))
+// keeps tells of a client that may have a session which outlives its connection. It takes part in no shared subscription: what
+// it gets of one and what it gets of its own come in any order.
+func keeps(name string) bool { return (name[len(name)-1]-'0')%2 == 0 }
+
+func (g *generator) subscribe(name string) string {
+	filters := planFilters
+	if keeps(name) {
+		filters = slices.DeleteFunc(slices.Clone(filters), func(f string) bool { return strings.HasPrefix(f, "$share") })
+	}
+	line := fmt.Sprintf(" subscribe id=%d qos=%d filter=%s filter=%s", 1+g.IntN(9), g.IntN(3), g.one(filters), g.one(filters))
 	return line + g.maybe(4, "rap") + g.maybe(4, fmt.Sprintf("rh=%d", 1+g.IntN(2))) + g.maybe(3, fmt.Sprintf("subscription-id=%d", 1+g.IntN(9))) +
 		g.maybe(20, "no-local") // an error on a shared one: the connection ends
 }

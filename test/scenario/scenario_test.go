@@ -151,7 +151,7 @@ func (s *scenario) end() {
 		c.running.Wait()
 	}
 	if s.world != nil {
-		s.world.broker.Close()
+		s.world.close()
 	}
 }
 

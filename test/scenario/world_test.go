@@ -7,8 +7,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"cloudsignal/internal/access"
 	"cloudsignal/internal/broker"
+	"cloudsignal/internal/engine/pebble"
 )
 
 // world is one server: organizations with users, and the broker that serves them.
@@ -19,6 +22,9 @@ type world struct {
 	organizations map[string]*access.OrganizationRecord // by the name that scenarios use
 	passwords     map[string]string                     // by name@organization, as scenarios write it
 	log           strings.Builder
+	cfg           broker.Config
+	fs            *vfs.MemFS
+	store         *pebble.Store
 	broker        *broker.Broker
 }
 
@@ -37,8 +43,32 @@ func newWorld(t testing.TB, seed uint64, change func(*broker.Config)) *world {
 	if change != nil {
 		change(&cfg)
 	}
-	w.broker = broker.New(cfg)
+	w.cfg = cfg
+	w.fs = vfs.NewCrashableMem()
+	w.start()
 	return w
+}
+
+// start starts the broker with what is on the disk.
+func (w *world) start() {
+	store, err := pebble.Open(pebble.Options{Dir: "store", FS: w.fs})
+	w.must(err)
+	w.store, w.cfg.Store = store, store
+	w.broker, err = broker.New(w.cfg)
+	w.must(err)
+}
+
+// close stops the broker and closes its store.
+func (w *world) close() {
+	w.broker.Close()
+	w.must(w.store.Close())
+}
+
+// cut is a power cut: what was not synced is gone. The old broker is left to itself, and reaches nothing any more.
+func (w *world) cut() {
+	fs := w.fs.CrashClone(vfs.CrashCloneCfg{})
+	w.close()
+	w.fs = fs
 }
 
 // organization makes an organization with users, their passwords made by the server, and rules in the form
