@@ -532,6 +532,13 @@ func testDue(t *testing.T, g ground) {
 	mustCommit(t, s, 2) // behind whatever the store cleans up
 	mustCommit(t, s, 2, wake(9, engine.WillFires, 7))
 	due(100, 10, "2 9 7 2", "1 2 60 1")
+	must(t, s.DropOrganization(2))
+	release := hold(s)
+	s.Commit(&engine.Batch{Organization: 2, Operations: []engine.Operation{wake(9, engine.WillFires, 7)}}, nil)
+	due(100, 10, "1 2 60 1") // nobody's time is found, and cleaned up behind the batch that makes it somebody's again
+	release()
+	mustCommit(t, s, 2)
+	due(100, 10, "2 9 7 2", "1 2 60 1")
 }
 
 // testNumbers: owners and filters that a batch named are never given out again.
