@@ -10,6 +10,7 @@ FUZZTIME  ?= 10s
 FUZZ      ?= .
 BENCH     ?= .
 BENCHTIME ?= 100ms
+MUTANTS   ?= .
 
 TOOL     := go tool -modfile=tools/go.mod
 # Without those that are removed and not committed yet.
@@ -17,7 +18,7 @@ GO_FILES := for f in $$(git ls-files --cached --others --exclude-standard '*.go'
 WEB_DEPS := web/node_modules/.package-lock.json
 E2E_DEPS := test/e2e/node_modules/.package-lock.json
 
-.PHONY: help run build check format test race fuzz bench e2e-deps clean need-go need-web need-test need-race
+.PHONY: help run build check format test race fuzz bench mutants e2e-deps clean need-go need-web need-test need-race
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -64,6 +65,9 @@ fuzz: need-go ## every fuzz target for FUZZTIME=10s each; FUZZ=pattern for some
 bench: need-go ## benchmarks, short; BENCH=pattern, BENCHTIME=100ms; compare two runs with: go tool -modfile=tools/go.mod benchstat
 	@packages=$$(grep -l '^func Benchmark' $$($(GO_FILES)) | xargs -n 1 dirname | sort -u | sed 's|^|./|')
 	go test -run '^$$' -bench '$(BENCH)' -benchtime '$(BENCHTIME)' -benchmem $$packages
+
+mutants: need-go ## break the program, one line at a time: a test must notice each; MUTANTS=pattern for some
+	@go run ./test/mutants '$(MUTANTS)'
 
 e2e-deps: need-web $(E2E_DEPS) ## install what the programs in test/e2e need
 	@

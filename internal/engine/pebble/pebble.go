@@ -9,8 +9,9 @@
 //
 // Below a reserve of free space, batches that grow the store are refused with engine.ErrFull, and all else goes on. A write,
 // a sync or a new file that fails, for want of space or of rights or of a sound disk, ends the store: nothing is tried
-// again, nothing is written any more, every Commit ends with engine.ErrFailed, readers go on with what is durable, and the
-// next Open has all that was acknowledged. Open refuses, and says why: a folder that cannot be written, a damaged or
+// again, nothing is written any more, every Commit ends with engine.ErrFailed, and the next Open has all that was
+// acknowledged. Readers go on with what is durable until they need a table that Pebble was making at that moment, and did
+// not get to the disk: then they end with engine.ErrFailed, never with less. Open refuses, and says why: a folder that cannot be written, a damaged or
 // missing file, a newer format. What each kind of damage does is stated in damage_test.go.
 package pebble
 
@@ -333,7 +334,8 @@ func (s *Store) failure() error {
 }
 
 // Failed is closed when a write or a sync has failed. From then on every Commit ends with engine.ErrFailed, nothing is
-// written any more, and what is on disk is as after a crash: the process is to end and start again.
+// written any more, and what is on disk is as after a crash: the process is to end and start again. Readers show what is
+// durable, or end with engine.ErrFailed too.
 func (s *Store) Failed() <-chan struct{} { return s.failed }
 
 // Run is the number of this run: one more at each Open, from 1.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -110,6 +111,62 @@ func (g *gate) MaybeError(op errorfs.Op) error {
 		g.open.Wait()
 	}
 	return nil
+}
+
+// until asks again and again.
+func until(is func() bool) {
+	for !is() {
+		runtime.Gosched()
+	}
+}
+
+// TestDuringSync: what was written and is not synced yet is seen by no reader, of messages, records or positions, and then
+// is not called.
+func TestDuringSync(t *testing.T) {
+	g := newGate()
+	s := open(t, Options{FS: errorfs.Wrap(vfs.NewMem(), g)})
+	defer shut(t, s)
+	wait(t, s, engine.Operation{Op: engine.OpFilter, Filter: 1}, message(0))
+	seen := func() string {
+		matches, next, err := s.Page(1, []engine.Filter{1}, 0, 9, 9999, nil)
+		head, errHead := s.Head(1)
+		_, there, errLookup := s.Lookup(1, 1, "c")
+		if err := errors.Join(err, errHead, errLookup); err != nil {
+			t.Error(err)
+		}
+		return fmt.Sprint(len(matches), next, head, there)
+	}
+	g.set(true)
+	done := make(chan error, 1)
+	b := &engine.Batch{Organization: 1, Operations: []engine.Operation{
+		message(1), {Op: engine.OpSession, Session: &engine.Session{Owner: 1, Kind: 1, ClientID: "c"}},
+	}}
+	s.Commit(b, func(_ engine.Position, err error) { done <- err })
+	until(func() bool {
+		there, _ := get(s.db, keyLookup(nil, 1, 1, "c"), func([]byte) error { return nil })
+		return there
+	})
+	s.Commit(&engine.Batch{Organization: 1}, nil) // once the committer has taken it, it is done with the first
+	until(func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.waiting) == 0
+	})
+	if got := seen(); got != "1 1 1 false" {
+		t.Errorf("during the sync readers see %s", got)
+	}
+	select {
+	case <-done:
+		t.Error("then was called before the sync was done")
+	default:
+	}
+	g.set(false)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if got := seen(); got != "2 2 2 true" {
+		t.Errorf("behind the sync readers see %s", got)
+	}
 }
 
 // TestBusy: while the disk stands still, Commit takes batches up to its bound, then only those that do not grow the

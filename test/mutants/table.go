@@ -1,0 +1,112 @@
+package main
+
+// The table. A row is {name, file, edits, test}:
+//
+//   - name says what is broken, in words; MUTANTS=pattern selects by it;
+//   - each old text must be in the file exactly once, else the run fails before it starts: the row is out of date. Take as
+//     much of the line, or of the lines around it, as makes it unique;
+//   - the new text must build: a variable that it leaves unused is kept by `_ = name` or by `|| true`;
+//   - the test must pass on the source as it is and turn red on the mutation, each time. Name the narrowest there is, and the
+//     one whose duty it is: the run says which has noticed. It runs in a copy of what git knows: no node_modules, no data/.
+//
+// A mutation that survives means a missing test, or code that nothing needs.
+var table = []mutation{
+	// What the engine promises.
+	{"sync taken out", store + "commit.go", []edit{
+		{"err = s.db.ApplyNoSyncWait(g.write, pebble.Sync)", "err = s.db.Apply(g.write, pebble.NoSync)"},
+		{"if !s.options.unsynced {\n\t\t\tif err", "if false {\n\t\t\tif err"},
+	}, contract("Crash")},
+	{"readers see what the database shows", store + "read.go", []edit{{"err := f(v.snapshot)", "err := f(s.db)"}}, storeTest("DuringSync")},
+	{"readers see a group before its sync", store + "commit.go", []edit{
+		{"if s.options.readUnsynced {", "if true {"},
+	}, storeTest("DuringSync")},
+	{"then is called before readers see it", store + "commit.go", []edit{
+		{"if failure == nil {\n\t\t\ts.show(g)", "if failure == nil {\n\t\t\tdefer s.show(g)"},
+	}, contract("Commit")},
+	{"a failed sync is acknowledged", store + "commit.go", []edit{{"failure := s.failure()", "var failure error"}}, storeTest("FailingDisk")},
+	{"writing goes on behind a failed sync", store + "disk.go", []edit{
+		{"\t\td.dead.Store(true) // before fail: whoever learns of it finds nothing written after\n", ""},
+		{"func (d *disk) do(f func() error) error {\n\tif d.dead.Load() {", "func (d *disk) do(f func() error) error {\n\tif false {"},
+	}, storeTest("StopsAtFailure")},
+	{"a full disk stops what frees space too", store + "pack.go", []edit{{"if r.batch.Grows() {", "if true {"}}, contract("Full")},
+	{"a newer format is opened", store + "pebble.go", []edit{{"if format <= formatVersion {", "if true {"}}, storeTest("NewerFormat")},
+	{"a short manifest is opened", store + "manifest.go", []edit{{"if readable < size {", "if false {"}}, storeTest("Manifest")},
+
+	// Numbers.
+	{"position not written with the batch", store + "pack.go", []edit{
+		{"appendMeta(p.value[:0], &o.meta)\n\t\tp.set()\n", "appendMeta(p.value[:0], &o.meta)\n"},
+	}, contract("Positions")},
+	{"used owners are not written", store + "pack.go", []edit{
+		{"o.meta.owners = n + numberBlock", "o.meta.owners += 0"},
+	}, contract("Numbers")},
+	{"used filters are not written", store + "pack.go", []edit{
+		{"o.meta.filters = n + numberBlock", "o.meta.filters += 0"},
+	}, contract("Numbers")},
+	{"Since is one position late", store + "pack.go", []edit{
+		{"since = o.meta.position\n", "since = o.meta.position + 1\n"},
+	}, contract("Positions")},
+	{"the start of a run is not written", store + "pebble.go", []edit{
+		{"{keyStart(nil, s.run), binary.BigEndian.AppendUint64(nil, uint64(s.options.Now().UnixNano()))},", ""},
+	}, contract("Started")},
+
+	// The log.
+	{"a small body of several filters is not written", store + "pack.go", []edit{
+		{"if len(p.states) > 0 && !inline {", "if len(p.states) > 0 && size > inlineBody {"},
+	}, contract("Page")},
+	{"a filter named twice has the message twice", store + "pack.go", []edit{
+		{"if state.there && state.last != position {", "if state.there {"},
+	}, contract("Random")},
+	{"page stops one early", store + "page.go", []edit{
+		{"keyIndex(nil, p.organization, c.filter, p.upTo+1))", "keyIndex(nil, p.organization, c.filter, p.upTo))"},
+	}, contract("Page")},
+	{"page begins one late", store + "page.go", []edit{{"from: max(from, cut) + 1}", "from: max(from, cut) + 2}"}}, contract("Page")},
+	{"backlog is one short", store + "page.go", []edit{
+		{"messages, bytes = last.count-first.count+1,", "messages, bytes = last.count-first.count,"},
+	}, contract("Random")},
+	{"trim goes one too far", store + "end.go", []edit{
+		{"keyIndex(nil, o.number, filter, upTo+1))", "keyIndex(nil, o.number, filter, upTo+2))"},
+	}, contract("Random")},
+	{"trim is not remembered", store + "end.go", []edit{{"\tp.setTrim(o, filter, upTo)\n", ""}}, storeTest("NothingLeft")},
+
+	// What an Outgoing holds.
+	{"trim of bodies passes over holds", store + "end.go", []edit{{"\t\t\tupTo = position&^engine.Shared - 1\n", ""}}, contract("Held")},
+	{"trim of bodies believes holds that are gone", store + "end.go", []edit{
+		{"func([]byte) error { return nil }); holds {", "func([]byte) error { return nil }); holds || true {"},
+	}, storeTest("NothingLeft")},
+	{"a shared group's hold is taken for the owner's", store + "keys.go", []edit{
+		{"uint64(owner)|uint64(position&engine.Shared))", "uint64(owner))"},
+	}, contract("HeldShared")},
+	{"a shared group's copy is where no one reads", store + "pack.go", []edit{
+		{"keySubPosition(p.key, o.number, op.Owner, subCopy, position), appendEntry", "keySubPosition(p.key, o.number, op.Owner, subCopy, position&^engine.Shared), appendEntry"},
+	}, contract("HeldShared")},
+	{"a small message is held, not copied", store + "pack.go", []edit{
+		{"if len(op.Entry.Body) <= inlineBody {", "if false {"},
+	}, contract("Held")},
+	{"completing leaves the copy", store + "pack.go", []edit{
+		{"subCopy, op.Position)\n\tp.remove()\n", "subCopy, op.Position)\n"},
+	}, contract("Held")},
+
+	// Owners, and their times.
+	{"the end of an owner leaves the ids it received", store + "end.go", []edit{
+		{"p.removeRange(keySub(nil, o.number, owner, 0),", "p.removeRange(keySub(nil, o.number, owner, subOutgoing),"},
+		{"LowerBound: keySub(nil, id.organization, id.owner, 0),", "LowerBound: keySub(nil, id.organization, id.owner, subOutgoing),"},
+	}, storeTest("NothingLeft")},
+	{"the end of an owner takes another's client identifier", store + "end.go", []edit{
+		{"if owner == id.owner {", "if owner != 0 {"},
+	}, contract("Random")},
+	{"waking leaves the old time", store + "end.go", []edit{
+		{"p.key = keyTime(p.key, due)\n\t\tp.remove()\n", "p.key = keyTime(p.key, due)\n"},
+	}, storeTest("NothingLeft")},
+	{"cleaning up removes times that count", store + "end.go", []edit{
+		{"if !w.set || w.at != d.At {", "if !w.set || w.at != d.At || true {"},
+	}, contract("Due")},
+	{"a dropped organization leaves its records", store + "end.go", []edit{
+		{"for kind := kindIndex; kind < kindTime; kind++ {", "for kind := kindIndex; kind < kindRetained; kind++ {"},
+	}, contract("Drop")},
+}
+
+const store = "internal/engine/pebble/"
+
+// storeTest is one test of the store, contract one part of the contract over memory.
+func storeTest(name string) test { return test{"./" + store, "^Test" + name + "$"} }
+func contract(part string) test  { return test{"./" + store, "^TestContract$/^" + part + "$"} }
