@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/datadriven"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"cloudsignal/internal/broker"
 	"cloudsignal/internal/mqtt"
@@ -155,7 +156,27 @@ func (s *scenario) end() {
 	}
 }
 
-// command is one line: CLIENT VERB ARGUMENTS, or "wait DURATION", or "drain".
+// restart stops the server and starts it again on the same disk: in good order, which clients are told, or after a power cut,
+// which leaves what was synced, and which they see by their connections' end.
+func (s *scenario) restart(cut bool) {
+	var fs *vfs.MemFS
+	if cut {
+		fs = s.world.fs.CrashClone(vfs.CrashCloneCfg{})
+		for _, c := range s.clients {
+			c.pause(false)
+			c.conn.Close()
+			c.running.Wait()
+			c.taken()
+		}
+	}
+	s.world.close()
+	if cut {
+		s.world.fs = fs
+	}
+	s.world.start()
+}
+
+// command is one line: CLIENT VERB ARGUMENTS, or "wait DURATION", "drain", "restart", "cut".
 func (s *scenario) command(f []string) error {
 	switch f[0] {
 	case "wait":
@@ -164,6 +185,9 @@ func (s *scenario) command(f []string) error {
 		return err
 	case "drain":
 		s.world.broker.Drain()
+		return nil
+	case "restart", "cut":
+		s.restart(f[0] == "cut")
 		return nil
 	}
 	name, verb, a := f[0], f[1], parseArgs(f[2:])

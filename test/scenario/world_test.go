@@ -64,13 +64,6 @@ func (w *world) close() {
 	w.must(w.store.Close())
 }
 
-// cut is a power cut: what was not synced is gone. The old broker is left to itself, and reaches nothing any more.
-func (w *world) cut() {
-	fs := w.fs.CrashClone(vfs.CrashCloneCfg{})
-	w.close()
-	w.fs = fs
-}
-
 // organization makes an organization with users, their passwords made by the server, and rules in the form
 // "USER PERMISSION TOPIC EFFECT [PRIORITY]".
 func (w *world) organization(name string, users, rules []string) {
