@@ -73,6 +73,7 @@ func (c *conn) live(r *reader, p *mqtt.Connect, s *session.Session, accepted ses
 	c.recipient = recipient{order: home.order.Add(1), conn: c}
 	c.keepAlive = time.Duration(p.KeepAlive) * time.Second * 3 / 2
 	s.Accept(accepted)
+	home.counters.subscriptions.Add(int64(len(c.subscriptions)))
 	ended := c.isEnded() // while it took over: what was begun is ended when the reader has left
 	c.mu.Unlock()
 	if ended {

@@ -224,8 +224,8 @@ func (s *server) checkEmpty(t *testing.T) {
 	o := s.home(t)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.clients) != 0 || len(o.groups) != 0 || o.tree.Len() != 0 {
-		t.Errorf("%d clients, %d groups and %d filters are left", len(o.clients), len(o.groups), o.tree.Len())
+	if len(o.clients) != 0 || len(o.groups) != 0 || o.tree.Len() != 0 || len(o.filters) != 0 {
+		t.Errorf("%d clients, %d groups, %d filters and %d durable ones are left", len(o.clients), len(o.groups), o.tree.Len(), len(o.filters))
 	}
 	if stats := s.Stats(); stats.Connections != 0 || stats.Filters != 0 {
 		t.Errorf("%d connections and %d filters are counted", stats.Connections, stats.Filters)

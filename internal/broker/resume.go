@@ -259,7 +259,6 @@ func (c *conn) enterResumed() error {
 			s.durable.joinConn(c)
 		}
 	}
-	o.counters.subscriptions.Add(int64(len(c.subscriptions)))
 	head, err := o.store.Head(o.number) // what has been served before it followed is up to here
 	c.mu.Lock()
 	c.kept.arrived = max(c.kept.arrived, head)

@@ -114,6 +114,13 @@ func (w *worker) connect(i int) {
 	if w.IntN(2) == 0 {
 		c.HasWill, c.WillTopic, c.WillPayload, c.WillQoS, c.WillRetain = true, []byte(w.topic()), []byte("w"), mqtt.QoS(w.IntN(3)), w.IntN(2) == 0
 	}
+	if w.IntN(2) == 0 { // a session that outlives its connection
+		c.CleanStart = w.IntN(3) == 0
+		if p.version == mqtt.V5 {
+			c.Properties.Set(mqtt.SessionExpiry)
+			c.Properties.SessionExpiry = 1000
+		}
+	}
 	c.Properties.Set(mqtt.ReceiveMaximum)
 	c.Properties.ReceiveMaximum = uint16(1 + w.IntN(5))
 	if w.IntN(50) == 0 {
@@ -223,6 +230,7 @@ func TestStress(t *testing.T) {
 		})
 	}
 	running.Wait()
+	s.endSessions(t)
 	s.checkEmpty(t)
 	stats := s.Stats()
 	if stats.Ends["taken_over"] < 100 || stats.Out[0] < 1000 || stats.Out[1] < 1000 || stats.Out[2] < 100 || stats.Drops["queue_full"] == 0 {
@@ -242,6 +250,15 @@ func TestStress(t *testing.T) {
 		for _, p := range w.all {
 			p.check(t)
 		}
+	}
+}
+
+// endSessions ends what is left of the workers' clients by a clean start.
+func (s *server) endSessions(t *testing.T) {
+	t.Helper()
+	for i := range 6 {
+		c, _ := s.dial(t, "any", fmt.Sprintf("id-%d", i))
+		c.Closed(nil)
 	}
 }
 

@@ -31,7 +31,7 @@ type Config struct {
 	WS      string `yaml:"ws"`   // unencrypted
 	Metrics string `yaml:"metrics"`
 
-	SessionExpiry    string `yaml:"session-expiry"`     // durations, such as 90s or 1h30m
+	SessionExpiry    string `yaml:"session-expiry"` // durations, such as 90s or 1h30m
 	MaxSessionExpiry string `yaml:"max-session-expiry"`
 	WillGrace        string `yaml:"will-grace"`
 	DiskReserve      string `yaml:"disk-reserve"` // bytes, such as 256M
