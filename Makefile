@@ -11,6 +11,8 @@ FUZZ      ?= .
 BENCH     ?= .
 BENCHTIME ?= 100ms
 MUTANTS   ?= .
+KILLS     ?= 5
+SEED      ?=
 
 TOOL     := go tool -modfile=tools/go.mod
 # Without those that are removed and not committed yet.
@@ -18,7 +20,7 @@ GO_FILES := for f in $$(git ls-files --cached --others --exclude-standard '*.go'
 WEB_DEPS := web/node_modules/.package-lock.json
 E2E_DEPS := test/e2e/node_modules/.package-lock.json
 
-.PHONY: help run build check format test race fuzz bench mutants e2e-deps clean need-go need-web need-test need-race
+.PHONY: help run build check format test race fuzz crash mutants bench e2e-deps clean need-go need-web need-test need-race need-crash
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -62,6 +64,9 @@ race: need-race need-test $(E2E_DEPS) ## the same with the race detector
 fuzz: need-go ## every fuzz target for FUZZTIME=10s each; FUZZ=pattern for some
 	@tools/fuzz '$(FUZZTIME)' '$(FUZZ)'
 
+crash: need-crash ## kill the server KILLS=5 times at each QoS while clients work on it, and trace its syncs; SEED=n repeats a run
+	@CRASH_KILLS='$(KILLS)' CRASH_SEED='$(SEED)' go test -count=1 -v -timeout 30m ./test/crash
+
 bench: need-go ## benchmarks, short; BENCH=pattern, BENCHTIME=100ms; compare two runs with: go tool -modfile=tools/go.mod benchstat
 	@packages=$$(grep -l '^func Benchmark' $$($(GO_FILES)) | xargs -n 1 dirname | sort -u | sed 's|^|./|')
 	go test -run '^$$' -bench '$(BENCH)' -benchtime '$(BENCHTIME)' -benchmem $$packages
@@ -85,7 +90,10 @@ need-web:
 	@tools/need go node npm
 
 need-test:
-	@tools/need go node npm mosquitto_pub mosquitto_sub openssl curl chromium
+	@tools/need go node npm mosquitto_pub mosquitto_sub openssl curl chromium strace
 
 need-race:
 	@tools/need gcc
+
+need-crash:
+	@tools/need go strace
