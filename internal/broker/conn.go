@@ -61,6 +61,7 @@ type conn struct {
 	writing bool // a writer goroutine, or a reader's try, owns the socket's write side
 	last    *session.Batch
 	close   closing
+	holding bool   // it is not to end before what it leaves is durable
 	write   func() // writeLoop, made once: starting it costs no allocation
 	batch   *session.Batch
 	skip    int

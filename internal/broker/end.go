@@ -48,6 +48,7 @@ type ending struct {
 	label  string      // for the counter
 	polite bool        // say DISCONNECT
 	noWill bool        // at a server's shutdown: the will stays on disk, as after a crash
+	asked  bool        // the client has said DISCONNECT: the server closes when its will is gone from the disk
 	gone   bool        // the network connection is no more
 }
 
@@ -74,6 +75,7 @@ func (c *conn) end(e ending) {
 		c.tally()
 	}
 	c.close = polite
+	c.holding = e.asked && c.owner != 0
 	if e.gone {
 		c.close = abrupt
 	}
@@ -201,12 +203,24 @@ func (c *conn) saveAll() (operations []engine.Operation, held []*session.Message
 	return operations, held
 }
 
+// letGo ends the network connection of a client that has said DISCONNECT: what it took back is gone.
+func (c *conn) letGo() {
+	c.mu.Lock()
+	held := c.holding
+	c.holding = false
+	c.mu.Unlock()
+	if held {
+		c.flush()
+	}
+}
+
 // depart commits what a session leaves behind, its will with it, and frees the client identifier when that is durable.
 func (c *conn) depart(r *reader, f farewell, now time.Time) {
 	o, clientID := c.home, c.session.ClientID()
 	standard := !f.ends && c.kept != nil && c.kept.standard
 	done := func(r *reader, _ engine.Position, _ error) {
 		releaseMessages(f.held)
+		c.letGo()
 		o.free(clientID, c.left)
 		if standard {
 			o.limitStandard(r, c.grant.User)

@@ -185,7 +185,7 @@ func (c *conn) packet(r *reader, h mqtt.Header, body []byte, size int) error {
 	case session.Release:
 		c.releaseInbound(act.ID)
 	case session.End:
-		c.end(ending{label: "disconnect"})
+		c.end(ending{label: "disconnect", asked: true})
 		return errEnded
 	}
 	if err != nil && err != errEnded { //nolint:errorlint // our own, never wrapped

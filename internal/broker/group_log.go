@@ -425,7 +425,7 @@ func (g *group) park() {
 		return
 	}
 	operations, held := l.record(nil)
-	l.parking, l.loaded = true, l.taken
+	l.parking = true
 	for i := range l.returned {
 		l.again = append(l.again, engine.Outgoing{Position: l.returned[i].position, State: recordOut})
 		l.returned[i].message.Release()

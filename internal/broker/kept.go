@@ -276,7 +276,9 @@ func (c *conn) progress() {
 func (c *conn) save() []engine.Operation {
 	k := c.kept
 	operations := c.completed(nil)
-	k.catchUp(engine.Position(c.home.served.Load()))
+	if !c.isEnded() && !k.entering { // else it has not been told of all that was served
+		k.catchUp(engine.Position(c.home.served.Load()))
+	}
 	to := k.taken
 	if oldest := c.session.Oldest(); oldest != 0 {
 		to = min(to, engine.Position(oldest)-1)

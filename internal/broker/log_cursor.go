@@ -45,6 +45,8 @@ type cursor struct {
 
 	again   []engine.Outgoing // in flight before this connection, and not read again yet
 	reading bool              // a goroutine reads for it
+
+	entering bool // it does not follow all its filters yet: what it is told of is read from the store, with what it was not
 }
 
 // arrive takes note of a message, and keeps it if nothing before it is missing and there is room. It is false if the message
@@ -53,7 +55,7 @@ func (k *cursor) arrive(a *arrival) bool {
 	if a.position <= k.arrived {
 		return false
 	}
-	if k.loaded == k.arrived && k.waiting() < aheadMessages && k.bytes < aheadBytes {
+	if !k.entering && k.loaded == k.arrived && k.waiting() < aheadMessages && k.bytes < aheadBytes {
 		a.message.Hold()
 		k.push(*a)
 		k.loaded = a.position
@@ -117,12 +119,14 @@ func (k *cursor) catchUp(served engine.Position) {
 	}
 }
 
-// drop forgets what is ahead.
+// drop forgets what is ahead: it has to be read again.
 func (k *cursor) drop() {
+	taken := k.taken
 	for k.waiting() > 0 {
 		a := k.pop()
 		a.message.Release()
 	}
+	k.taken, k.loaded = taken, taken
 }
 
 // page is what was read for a cursor.

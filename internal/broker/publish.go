@@ -151,11 +151,11 @@ func (o *Organization) durableNow(r *reader, a *arrival, kept *stored, filters [
 		return
 	}
 	a.position = first
-	if len(filters) > 0 || kept != nil {
-		o.served.Store(uint64(first))
-	}
 	for _, d := range filters {
 		d.arrive(r, a)
+	}
+	if len(filters) > 0 || kept != nil {
+		o.served.Store(uint64(first)) // not before: cursors that nothing waits for are moved up to here
 	}
 }
 

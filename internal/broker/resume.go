@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"strings"
@@ -146,8 +147,13 @@ func (c *conn) begin(r *reader, p *mqtt.Connect, s *session.Session, now time.Ti
 // record is the session's record: connected in a run, or in none (0).
 func (c *conn) record(clientID string, run uint64, expiry uint32) *engine.Session {
 	state := []byte{0}
-	if c.kept != nil && c.kept.standard {
-		state[0] = stateStandard
+	if k := c.kept; k != nil {
+		if k.standard {
+			state[0] = stateStandard
+		}
+		if k.crashed > k.taken {
+			state = binary.AppendUvarint(state, uint64(k.crashed))
+		}
 	}
 	return &engine.Session{
 		Owner: c.owner, Kind: engine.KindSession, ClientID: clientID, User: c.grant.User,
@@ -155,8 +161,17 @@ func (c *conn) record(clientID string, run uint64, expiry uint32) *engine.Sessio
 	}
 }
 
-// stateStandard is in the first byte of a session's state: its expiry is the default one.
+// stateStandard is in the first byte of a session's state: its expiry is the default one. A position follows, up to which
+// messages may have been sent before a crash, if there are such that were not sent again since.
 const stateStandard = 1
+
+func crashedOf(s *engine.Session) engine.Position {
+	if len(s.State) < 2 {
+		return 0
+	}
+	position, _ := binary.Uvarint(s.State[1:])
+	return engine.Position(position)
+}
 
 func isStandard(s *engine.Session) bool { return len(s.State) > 0 && s.State[0]&stateStandard != 0 }
 
@@ -166,6 +181,7 @@ func (c *conn) resume(s *session.Session, old *away) (operations []engine.Operat
 	o := c.home
 	c.owner = old.Owner
 	k := &kept{filters: make(map[engine.Filter]*subscription)}
+	k.entering = true
 	subs, err := o.store.Subscriptions(o.number, c.owner)
 	if err != nil {
 		return nil, err
@@ -185,7 +201,7 @@ func (c *conn) resume(s *session.Session, old *away) (operations []engine.Operat
 		return nil, err
 	}
 	k.taken, k.loaded, k.arrived, k.resumed = k.saved, k.saved, k.saved, head
-	if old.crashed {
+	if k.crashed = crashedOf(&old.Session); old.crashed {
 		k.crashed = head
 	}
 	sent := make([]session.InFlight, len(k.again))
@@ -261,7 +277,7 @@ func (c *conn) enterResumed() error {
 	}
 	head, err := o.store.Head(o.number) // what has been served before it followed is up to here
 	c.mu.Lock()
-	c.kept.arrived = max(c.kept.arrived, head)
+	c.kept.arrived, c.kept.entering = max(c.kept.arrived, head), false
 	c.mu.Unlock()
 	return err
 }

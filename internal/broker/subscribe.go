@@ -267,7 +267,7 @@ func (s *subscribing) durable(r *reader, reasons []mqtt.Reason, first engine.Pos
 	since, last := first, first
 	if n := len(s.references); n > 0 && err == nil {
 		since, last = first-1, first+engine.Position(n)-1
-		o.served.Store(uint64(last))
+		defer o.served.Store(uint64(last))
 	}
 	o.mu.Lock()
 	for i := range s.entered {

@@ -70,7 +70,7 @@ func (c *conn) next() *session.Batch {
 // finish ends the network connection of an ended connection that has nothing left to write. The caller holds mu.
 func (c *conn) finish() {
 	switch {
-	case c.close == polite:
+	case c.close == polite && !c.holding:
 		c.net.Shutdown()
 	case c.close == abrupt:
 		if c.last != nil {

@@ -251,7 +251,10 @@ func (l *ledger) evidence(f fault) string {
 			continue
 		}
 		fmt.Fprintf(&b, "  %s was given:", r.name)
-		for _, d := range ds[max(0, i-3):min(len(ds), i+4)] {
+		for j, d := range ds {
+			if (j < i-3 || j > i+3) && (d.n != f.n || r.name != f.who) { // its neighbours, and each time it came
+				continue
+			}
 			fmt.Fprintf(&b, " %d (%v, id %d, dup %v, connection %d)", d.n, d.at.Round(time.Microsecond), d.id, d.dup, d.connection)
 		}
 		b.WriteString("\n")
