@@ -72,7 +72,7 @@ func DefaultLimits() Limits {
 		PacketTimeout:  30 * time.Second,
 		Retained:       100_000,
 		RetainedBytes:  256 << 20,
-		CommitBytes:    8 << 20,
+		CommitBytes:    4 << 20,
 		DefaultExpiry:  3600,
 		MaxExpiry:      7 * 24 * 3600,
 		WillGrace:      30 * time.Second,

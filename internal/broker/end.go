@@ -218,9 +218,12 @@ func (c *conn) letGo() {
 func (c *conn) depart(r *reader, f farewell, now time.Time) {
 	o, clientID := c.home, c.session.ClientID()
 	standard := !f.ends && c.kept != nil && c.kept.standard
-	done := func(r *reader, _ engine.Position, _ error) {
+	done := func(r *reader, _ engine.Position, err error) {
 		releaseMessages(f.held)
 		c.letGo()
+		if f.ends && c.owner != 0 && err == nil {
+			o.forgetRecords(clientID)
+		}
 		o.free(clientID, c.left)
 		if standard {
 			o.limitStandard(r, c.grant.User)

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -72,7 +73,7 @@ func (g *group) kick() {
 	}
 	if len(g.members) > 0 && (len(l.returned) > 0 || !l.idle()) {
 		l.running = true
-		go g.run()
+		g.home.run(g.run)
 	}
 }
 
@@ -142,7 +143,9 @@ func (g *group) stop(err error) bool {
 		g.log.running = false
 	}
 	g.mu.Unlock()
-	g.home.log.Error("reading the log failed", "error", err.Error(), "shared", g.filter)
+	if !errors.Is(err, engine.ErrClosed) {
+		g.home.log.Error("reading the log failed", "error", err.Error(), "organization", g.home.number, "shared", printable([]byte(g.filter)))
+	}
 	return false
 }
 
@@ -488,7 +491,7 @@ func (o *Organization) makeGroup(g *group, begins bool, operations *[]engine.Ope
 	}
 }
 
-// begin says that a group's records are durable: what is behind since comes from the log. The caller holds the organization's mu.
+// begin says that a group's records are durable: what is behind since comes from the log.
 func (g *group) begin(since engine.Position) {
 	g.mu.Lock()
 	l := g.log
@@ -497,7 +500,6 @@ func (g *group) begin(since engine.Position) {
 		return
 	}
 	l.pending, l.since = false, since
-	l.durable.made = true
 	l.taken, l.loaded, l.arrived, l.saved = since, since, since, since
 	d := l.durable
 	g.mu.Unlock()

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -60,7 +61,7 @@ func (c *conn) delivery(a *arrival) (d session.Delivery, wanted bool) {
 	d = session.Delivery{Message: a.message, Position: uint64(a.position), Dup: a.position <= k.crashed}
 	k.scratch = k.scratch[:0]
 	if ref := a.reference; ref != nil {
-		d.QoS, d.Retain = min(ref.qos, a.message.QoS()), true // [MQTT-3.3.1-8]
+		d.QoS, d.Retain, d.Referred = min(ref.qos, a.message.QoS()), true, true // [MQTT-3.3.1-8]
 		if ref.identifier != 0 {
 			k.scratch = append(k.scratch, ref.identifier)
 		}
@@ -132,7 +133,7 @@ func (c *conn) feedLog(now time.Time) {
 	case len(k.again) > 0 && (!c.session.Busy() || !c.session.NeedsMessage(k.again[0].ID)),
 		len(k.again) == 0 && k.behind() && !c.session.Busy():
 		k.reading = true
-		go c.readLog()
+		c.home.run(c.readLog)
 	}
 }
 
@@ -174,7 +175,7 @@ func (c *conn) outgoing(sent *session.InFlight, a *arrival) engine.Operation {
 		filter = a.filters[0]
 	}
 	return engine.Operation{
-		Op: engine.OpOutgoing, Owner: c.owner, Entry: entryOf(a.message, a.publisher),
+		Op: engine.OpOutgoing, Owner: c.owner, Entry: entryOf(a.message, a.publisher), Copy: sent.Stored,
 		Outgoing: &engine.Outgoing{Position: engine.Position(sent.Position), Filter: filter, ID: sent.ID, State: sent.State, Extra: sent.Extra},
 	}
 }
@@ -321,7 +322,9 @@ func (c *conn) readLog() {
 			c.mu.Lock()
 			k.reading = false
 			c.mu.Unlock()
-			c.b.cfg.Log.Error("reading the log failed", c.who("error", err.Error())...)
+			if !errors.Is(err, engine.ErrClosed) {
+				c.b.cfg.Log.Error("reading the log failed", c.who("error", err.Error())...)
+			}
 			c.end(ending{reason: mqtt.ServerUnavailable, label: "store", polite: true})
 			return
 		}

@@ -110,6 +110,7 @@ func (o *Organization) loadSession(s *engine.Session) error {
 	if d := o.filters[privateText(s.Owner)]; d != nil {
 		d.holders++
 	}
+	o.recorded[s.ClientID] = struct{}{}
 	if isStandard(s) {
 		o.standard[s.User] = append(o.standard[s.User], standardAway{s.ClientID})
 	}

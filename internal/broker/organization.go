@@ -46,6 +46,7 @@ type Organization struct {
 	clients  map[string]*claim         // by client identifier
 	groups   map[string]*group         // by whole $share filter
 	filters  map[string]*durable       // by filter
+	recorded map[string]struct{}       // client identifiers of which there are records: others need no look at the disk
 	standard map[string][]standardAway // sessions of the default expiry without a connection, by user, oldest first
 	orphans  []orphan                  // what a crash left connected, by time
 
@@ -71,6 +72,7 @@ func newOrganization(c common, number uint64) *Organization {
 		clients:       make(map[string]*claim),
 		groups:        make(map[string]*group),
 		filters:       make(map[string]*durable),
+		recorded:      make(map[string]struct{}),
 		standard:      make(map[string][]standardAway),
 		unsaved:       make(map[*conn]struct{}),
 		unsavedGroups: make(map[*group]struct{}),

@@ -48,6 +48,12 @@ type away struct {
 
 // find looks a session without a connection up; nil if there is none. The caller has its client identifier.
 func (o *Organization) find(clientID string) (*away, error) {
+	o.mu.Lock()
+	_, recorded := o.recorded[clientID]
+	o.mu.Unlock()
+	if !recorded {
+		return nil, nil
+	}
 	owner, ok, err := o.store.Lookup(o.number, engine.KindSession, clientID)
 	if err != nil || !ok {
 		return nil, err
@@ -132,6 +138,13 @@ func (c *conn) begin(r *reader, p *mqtt.Connect, s *session.Session, now time.Ti
 		operations = append(operations, engine.Operation{Op: engine.OpWill, Owner: c.owner, Will: &engine.Will{Delay: delay, Entry: *entryOf(will, s.ClientID())}})
 	}
 	durable := make(chan error, 1)
+	if old == nil {
+		o.mu.Lock()
+	}
+	o.recorded[s.ClientID()] = struct{}{}
+	if old == nil {
+		o.mu.Unlock()
+	}
 	o.commit(&engine.Batch{Organization: o.number, Operations: operations}, func(_ *reader, first engine.Position, err error) {
 		if k := c.kept; err == nil && k != nil && old == nil { // nothing that came before is for it
 			k.taken, k.loaded, k.arrived, k.saved = first, first, first, 0
@@ -286,20 +299,33 @@ func privateText(owner engine.Owner) string { return fmt.Sprint(privatePrefix, u
 
 // endAway ends a session without a connection, and publishes its will if it has one ([MQTT-3.1.2-8]). The caller has its
 // client identifier.
-func (o *Organization) endAway(r *reader, a *away, done event) {
+func (o *Organization) endAway(r *reader, a *away, then event) {
 	operations, err := o.endRecords(a.Owner)
 	if err != nil {
-		done(r, 0, err)
+		then(r, 0, err)
 		return
 	}
 	o.mu.Lock()
 	o.backStandard(a.User, a.ClientID)
 	o.mu.Unlock()
+	done := func(r *reader, first engine.Position, err error) {
+		if err == nil {
+			o.forgetRecords(a.ClientID)
+		}
+		then(r, first, err)
+	}
 	if a.will == nil {
 		o.commitOps(r, operations, done)
 		return
 	}
 	o.fire(r, a, operations, done)
+}
+
+// forgetRecords says that there are no records of a client identifier any more. The caller has it.
+func (o *Organization) forgetRecords(clientID string) {
+	o.mu.Lock()
+	delete(o.recorded, clientID)
+	o.mu.Unlock()
 }
 
 // endRecords is what removes a session and all that only it has. Its filters and groups are released.

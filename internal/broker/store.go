@@ -53,7 +53,7 @@ type events struct {
 	queue   []queued
 	spare   []queued
 	running bool
-	under   int // batches from commit until their event has run
+	under   int // batches from commit until their event has run, and goroutines that read the log
 	bytes   int // of them
 }
 
@@ -91,6 +91,21 @@ func (o *Organization) commitOps(r *reader, operations []engine.Operation, then 
 		return
 	}
 	o.commit(&engine.Batch{Organization: o.number, Operations: operations}, then)
+}
+
+// run runs f in a goroutine that settle waits for.
+func (o *Organization) run(f func()) {
+	e := &o.events
+	e.mu.Lock()
+	e.under++
+	e.mu.Unlock()
+	go func() {
+		f()
+		e.mu.Lock()
+		e.under--
+		e.changed.Broadcast()
+		e.mu.Unlock()
+	}()
 }
 
 func (o *Organization) serveEvents() {

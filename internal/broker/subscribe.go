@@ -275,8 +275,8 @@ func (s *subscribing) durable(r *reader, reasons []mqtt.Reason, first engine.Pos
 			if e.now.durable != nil {
 				e.now.durable.made = true
 			}
-			if e.group != nil && e.begins {
-				e.group.begin(since)
+			if e.group != nil && e.group.log != nil {
+				e.group.log.durable.made = true
 			}
 		}
 	}
@@ -285,8 +285,12 @@ func (s *subscribing) durable(r *reader, reasons []mqtt.Reason, first engine.Pos
 	}
 	o.mu.Unlock()
 	for i := range s.entered {
-		if e := &s.entered[i]; err == nil && e.now.durable != nil && e.now.pending {
+		e := &s.entered[i]
+		if err == nil && e.now.durable != nil && e.now.pending {
 			e.now.durable.joinConn(c)
+		}
+		if err == nil && e.begins {
+			e.group.begin(since)
 		}
 	}
 	c.mu.Lock()

@@ -19,7 +19,7 @@ const (
 	OpSubscribe                 // Owner, Subscription: made or replaced; Since 0 is set to the position of this commit
 	OpUnsubscribe               // Owner, Text
 	OpCursor                    // Owner, Position: everything up to it is done with
-	OpOutgoing                  // Owner, Outgoing, Entry: made, by its position (Shared counts), with the message that it holds from now on
+	OpOutgoing                  // Owner, Outgoing, Entry, Copy: made, by its position (Shared counts), with the message that it holds from now on
 	OpProgress                  // Owner, Outgoing: replaced, by its position; the message it holds stays
 	OpComplete                  // Owner, Position: the Outgoing there is gone, and holds nothing
 	OpWill                      // Owner, Will
@@ -54,6 +54,7 @@ type Operation struct {
 	Text         string
 	Filters      []Filter
 	Entry        *Entry
+	Copy         bool // the message is not the one that the log has at the position: all of it is kept
 	Session      *Session
 	Subscription *Subscription
 	Outgoing     *Outgoing

@@ -23,6 +23,10 @@ import (
 	"cloudsignal/internal/transport"
 )
 
+// maxWaiting bounds the bytes of all organizations' messages that wait for the disk: enough for 64 that flood at the same time,
+// each bounded by broker.Limits.CommitBytes.
+const maxWaiting = 256 << 20
+
 // drainTime is how long connections may take to end by themselves when the server stops.
 const drainTime = 5 * time.Second
 
@@ -99,7 +103,7 @@ func (s *Server) startBroker(directory *access.Directory) error {
 		return fmt.Errorf("setting data: %w", err)
 	}
 	reserve, _ := parseBytes(s.cfg.DiskReserve)
-	store, err := pebble.Open(pebble.Options{Dir: dir, Reserve: reserve, FreeBytes: pebble.FreeBytes(dir)})
+	store, err := pebble.Open(pebble.Options{Dir: dir, Reserve: reserve, FreeBytes: pebble.FreeBytes(dir), MaxWaiting: maxWaiting})
 	if err != nil {
 		return err
 	}

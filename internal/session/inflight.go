@@ -24,6 +24,7 @@ type pending struct {
 	unsent   bool // it has a packet id, but was not sent on this connection
 	waiting  bool // its PUBREL waits until the record says so
 	retain   bool
+	stored   bool // of a retained message that the log refers to
 	share    Share
 	msg      *Message // kept only as long as another member of the share may have to get it, or it may have to be recorded
 	position uint64   // in the log; 0: not from there
@@ -76,7 +77,7 @@ func (t *inflight) add(d *Delivery) uint16 {
 			continue
 		}
 		t.order++
-		*p = pending{id: t.last, state: awaitPuback, order: t.order, position: d.Position, retain: d.Retain}
+		*p = pending{id: t.last, state: awaitPuback, order: t.order, position: d.Position, retain: d.Retain, stored: d.Referred}
 		switch {
 		case d.QoS == 2:
 			p.state, p.recorded = awaitPubrec, d.Position != 0

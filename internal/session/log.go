@@ -31,6 +31,7 @@ type InFlight struct {
 	State    uint8    // the session's own
 	Extra    []byte   // the session's own
 	Message  *Message // of one that is to be recorded; the session's reference
+	Stored   bool     // it is a retained message for a new subscription, which the log only refers to
 }
 
 // log is what has happened to messages of the log since the owner was told.
@@ -69,7 +70,7 @@ func (*log) progress(p *pending) InFlight {
 	for _, id := range p.ids {
 		extra = binary.AppendUvarint(extra, uint64(id))
 	}
-	return InFlight{Position: p.position, ID: p.id, State: uint8(p.state), Extra: extra, Message: p.msg}
+	return InFlight{Position: p.position, ID: p.id, State: uint8(p.state), Extra: extra, Message: p.msg, Stored: p.stored}
 }
 
 func parseExtra(extra []byte) (retain bool, identifiers []uint32) {

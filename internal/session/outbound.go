@@ -18,6 +18,8 @@ type Delivery struct {
 	Share Share
 	// Position is the message's place in the log, 0 if it does not come from there.
 	Position uint64
+	// Referred marks a retained message for a new subscription that the log only refers to.
+	Referred bool
 	// Dup marks a message that an earlier connection may have been sent.
 	Dup bool
 	// Stored marks a retained message for a new subscription: what comes later waits behind it, and it takes no room of

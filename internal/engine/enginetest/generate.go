@@ -240,4 +240,9 @@ func (g *generator) outgoing(o *modelOrganization, r *modelOwner, op *engine.Ope
 	e := o.log[position&^engine.Shared]
 	op.Op, op.Entry = engine.OpOutgoing, &e.Entry
 	op.Outgoing = &engine.Outgoing{Position: position, Filter: sorted(e.filters)[0], ID: uint16(g.rng.IntN(1000)), State: 1, Extra: g.body()}
+	if _, again := r.outgoing[position]; again { // each is made once
+		op.Op = 0
+	} else if g.chance(20) {
+		op.Copy, op.Entry = true, &engine.Entry{Publisher: "p", QoS: 1, Body: g.body()}
+	}
 }

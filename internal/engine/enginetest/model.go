@@ -37,6 +37,7 @@ type modelOwner struct {
 	received map[uint16]bool
 	outgoing map[engine.Position]engine.Outgoing
 	held     map[engine.Position]engine.Entry
+	copied   map[engine.Position]bool // of those held: they hold nothing of the log
 	cursor   engine.Position
 	will     *engine.Will
 	wakes    map[engine.Event]int64
@@ -66,7 +67,7 @@ func (o *modelOrganization) owner(n engine.Owner) *modelOwner {
 	if o.records[n] == nil {
 		o.records[n] = &modelOwner{
 			subs: make(map[string]engine.Subscription), received: make(map[uint16]bool),
-			outgoing: make(map[engine.Position]engine.Outgoing), held: make(map[engine.Position]engine.Entry),
+			outgoing: make(map[engine.Position]engine.Outgoing), held: make(map[engine.Position]engine.Entry), copied: make(map[engine.Position]bool),
 			wakes: make(map[engine.Event]int64),
 		}
 	}
@@ -152,7 +153,7 @@ func (o *modelOrganization) ofOwner(op *engine.Operation) {
 		r.outgoing[op.Outgoing.Position] = *op.Outgoing
 		e := *op.Entry
 		e.Position = op.Outgoing.Position &^ engine.Shared
-		r.held[op.Outgoing.Position] = e
+		r.held[op.Outgoing.Position], r.copied[op.Outgoing.Position] = e, op.Copy
 	case engine.OpProgress:
 		r.outgoing[op.Outgoing.Position] = *op.Outgoing
 	case engine.OpComplete:
@@ -196,7 +197,7 @@ func (o *modelOrganization) cut(f engine.Filter, upTo engine.Position) {
 func (o *modelOrganization) free(upTo engine.Position) {
 	for _, r := range o.records {
 		for position, e := range r.held {
-			if _, ok := r.outgoing[position]; ok && len(e.Body) > inline && e.Position > o.freed {
+			if _, ok := r.outgoing[position]; ok && !r.copied[position] && len(e.Body) > inline && e.Position > o.freed {
 				upTo = min(upTo, e.Position-1)
 			}
 		}

@@ -122,7 +122,8 @@ func (p *packer) wake(id wakeID, next wake) error {
 	p.touched[id.ownerID] = struct{}{}
 	p.key = keyWake(p.key, id.organization, id.owner, id.event)
 	if !next.set {
-		p.remove()
+		p.value = p.value[:0] // and not removed, see keys.go
+		p.set()
 		return nil
 	}
 	p.value = binary.BigEndian.AppendUint64(p.value[:0], uint64(next.at))
@@ -143,6 +144,9 @@ func (p *packer) woken(id wakeID) (wake, error) {
 
 func wakeOf(r pebble.Reader, id wakeID) (w wake, err error) {
 	_, err = get(r, keyWake(nil, id.organization, id.owner, id.event), func(v []byte) error {
+		if len(v) == 0 {
+			return nil
+		}
 		if len(v) != 8 {
 			return (&decoder{bad: true}).err("time")
 		}

@@ -30,8 +30,11 @@ import (
 //	03    position       filter, id: uvarint each; state; extra
 //	04    position       entry: the small message that the Outgoing at that position holds
 //	05                   cursor: uvarint
-//	06                   delay: uvarint, entry
-//	07    event (1)      time (8)
+//	06                   delay: uvarint, entry; or nothing: no will
+//	07    event (1)      time (8); or nothing: no time
+//
+// Wills and times that are gone are written as nothing, and removed with their owner: a client that comes and goes all the time
+// would leave a row of removals, and Pebble walks over everything that is older than one to find that nothing is there.
 //
 // Numbers are 8 bytes where nothing else is said, kinds, subs and events 1. The position of what an owner has (subs 03 and
 // 04) has engine.Shared if a group has handed the message over; that of a body has not, and a holder is the owner with that

@@ -236,8 +236,8 @@ func (p *packer) ofOwner(o *organization, op *engine.Operation) error {
 		p.complete(o, op)
 		return nil
 	case engine.OpWill, engine.OpDropWill:
-		p.key, gone = keySub(p.key, o.number, op.Owner, subWill), op.Op == engine.OpDropWill
-		if !gone {
+		p.key = keySub(p.key, o.number, op.Owner, subWill)
+		if op.Op == engine.OpWill {
 			p.value = appendEntry(binary.AppendUvarint(p.value, uint64(op.Will.Delay)), &op.Will.Entry)
 		}
 	case engine.OpWake:
@@ -309,7 +309,7 @@ func (p *packer) append(o *organization, op *engine.Operation) error {
 // time; of a large one the shared body is held, which is freed only by low water.
 func (p *packer) hold(o *organization, op *engine.Operation) {
 	position := op.Outgoing.Position
-	if len(op.Entry.Body) <= inlineBody {
+	if len(op.Entry.Body) <= inlineBody || op.Copy {
 		p.key, p.value = keySubPosition(p.key, o.number, op.Owner, subCopy, position), appendEntry(p.value[:0], op.Entry)
 	} else {
 		p.key, p.value = keyHeld(p.key, o.number, op.Owner, position), p.value[:0]

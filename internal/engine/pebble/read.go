@@ -246,7 +246,11 @@ func (s *Store) Cursor(organization uint64, owner engine.Owner) (position engine
 // Will returns an owner's will, and whether it has one.
 func (s *Store) Will(organization uint64, owner engine.Owner) (will engine.Will, ok bool, err error) {
 	err = s.read(func(r pebble.Reader) error {
-		ok, err = get(r, keySub(nil, organization, owner, subWill), func(value []byte) error {
+		_, err = get(r, keySub(nil, organization, owner, subWill), func(value []byte) error {
+			if len(value) == 0 {
+				return nil
+			}
+			ok = true
 			d := decoder{rest: clone(value)}
 			will.Delay = uint32(d.uvarint())
 			if d.bad {
