@@ -25,6 +25,7 @@ type connectFlags struct {
 	clientID, protocol              string
 	keepAlive                       uint16
 	timeout                         time.Duration
+	sessionExpiry                   time.Duration // registered by who can go on with a session
 }
 
 func (f *connectFlags) register(flags *pflag.FlagSet) {
@@ -64,12 +65,20 @@ func (f *connectFlags) dial(ctx context.Context) (*client.Client, error) {
 		Version: version, CleanStart: true, KeepAlive: f.keepAlive, ClientID: []byte(f.clientID),
 		HasUsername: username != "", Username: []byte(username), HasPassword: password != "", Password: []byte(password),
 	}
+	if f.sessionExpiry != 0 {
+		if f.clientID == "" || f.sessionExpiry < time.Second || f.sessionExpiry/time.Second >= 1<<32 {
+			return nil, errors.New("--session-expiry: want at least 1s, and a --client-id to come back with")
+		}
+		c.CleanStart = false
+		c.Properties.Set(mqtt.SessionExpiry)
+		c.Properties.SessionExpiry = uint32(f.sessionExpiry / time.Second)
+	}
 	if version == mqtt.V31 && f.clientID == "" {
 		return nil, errors.New("--client-id: MQTT 3.1 has no assigned client identifiers; give one")
 	}
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
-	conn, err := client.Dial(ctx, client.Options{Target: client.Target{URL: u, TLS: trust}, Connect: c})
+	conn, err := client.Dial(ctx, client.Options{Target: client.Target{URL: u, TLS: trust}, Connect: c, ByHand: f.sessionExpiry != 0})
 	var unknown x509.UnknownAuthorityError
 	if errors.As(err, &unknown) {
 		err = fmt.Errorf("%w; for a development certificate give its authority with --ca DATA/tls/ca.pem", err)

@@ -39,9 +39,10 @@ func newSub(s Streams) *cobra.Command {
 		Long: "Subscribe and print messages until interrupted, --count is reached or --wait is over.\n" +
 			"Each payload is printed as it is, one per line; with -o json one object per message, a payload that is not\n" +
 			"UTF-8 in base64 with \"encoding\".",
-		Example: "  cloudsignal sub --credentials data/bootstrap.json --as dashboard --ca data/tls/ca.pem -t 'agents/#' -v",
-		Args:    cobra.NoArgs,
-		RunE:    func(c *cobra.Command, _ []string) error { return f.run(c.Context(), s) },
+		Example: "  cloudsignal sub --credentials data/bootstrap.json --as dashboard --ca data/tls/ca.pem -t 'agents/#' -v\n" +
+			"  cloudsignal sub --credentials data/bootstrap.json --as dashboard --ca data/tls/ca.pem -t 'agents/#' -q 1 -i desk --session-expiry 1h",
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return f.run(c.Context(), s) },
 	}
 	flags := c.Flags()
 	f.connect.register(flags)
@@ -51,6 +52,7 @@ func newSub(s Streams) *cobra.Command {
 	flags.DurationVarP(&f.wait, "wait", "W", 0, "end after this time; with --count and fewer messages the exit code is 1")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "print the topic before the payload")
 	flags.StringVarP(&f.output, "output", "o", "text", "text or json")
+	flags.DurationVar(&f.connect.sessionExpiry, "session-expiry", 0, "keep the session of --client-id for this time: what comes meanwhile at QoS 1 and 2\nis printed next time (3.x: any value, the server says how long)")
 	flags.BoolVar(&f.noLocal, "no-local", false, "not what this client publishes (5.0)")
 	flags.BoolVar(&f.asPublished, "retain-as-published", false, "keep the retain flag of live messages (5.0)")
 	flags.BoolVar(&f.noRetained, "no-retained", false, "not what was retained before (5.0)")
@@ -73,22 +75,30 @@ func (f *subFlags) run(ctx context.Context, s Streams) error {
 		return err
 	}
 	defer conn.Close() //nolint:errcheck // nothing of ours is owed
-	if err := f.subscribe(ctx, conn); err != nil {
-		return err
-	}
+	subscribed := make(chan error, 1)
+	go func() { subscribed <- f.subscribe(ctx, conn) }() // what a session was kept comes before SUBACK
 	var timeout <-chan time.Time
-	if f.wait > 0 {
-		t := time.NewTimer(f.wait)
-		defer t.Stop()
-		timeout = t.C
-	}
 	for n := 0; f.count == 0 || n < f.count; n++ {
 		select {
+		case err := <-subscribed:
+			if err != nil {
+				return err
+			}
+			if f.wait > 0 {
+				t := time.NewTimer(f.wait)
+				defer t.Stop()
+				timeout = t.C
+			}
+			subscribed = nil
+			n--
 		case m, ok := <-conn.Messages():
 			if !ok {
 				return conn.Err()
 			}
 			if err := f.print(s, m); err != nil {
+				return err
+			}
+			if err := m.Ack(); err != nil {
 				return err
 			}
 		case <-timeout:

@@ -23,6 +23,8 @@ const closeTimeout = 2 * time.Second
 type Options struct {
 	Target  Target
 	Connect mqtt.Connect
+	// ByHand has every message acknowledged only by its Ack: what was not comes again to a session that goes on.
+	ByHand bool
 }
 
 // Message is a PUBLISH that came, with memory of its own.
@@ -33,6 +35,16 @@ type Message struct {
 	Retain     bool
 	Dup        bool
 	Properties mqtt.Properties
+
+	ack func() error
+}
+
+// Ack acknowledges the message, of a client with Options.ByHand. It is to be called once.
+func (m *Message) Ack() error {
+	if m.ack == nil {
+		return nil
+	}
+	return m.ack()
 }
 
 // Refused is a CONNACK or DISCONNECT with an error.
@@ -57,6 +69,7 @@ var ErrClosed = errors.New("the connection is closed")
 // Client is one connection. Its methods may be called by any goroutine.
 type Client struct {
 	version mqtt.Version
+	byHand  bool
 	link    link
 	connack mqtt.Connack
 	inbound chan *Message
@@ -91,7 +104,7 @@ func Dial(ctx context.Context, o Options) (*Client, error) {
 	}
 	c := &Client{
 		version: o.Connect.Version, link: l, inbound: make(chan *Message, maxInbound), done: make(chan struct{}),
-		waiting: make(map[uint16]chan answer), received: make(map[uint16]struct{}),
+		byHand: o.ByHand, waiting: make(map[uint16]chan answer), received: make(map[uint16]struct{}),
 	}
 	acked := make(chan *mqtt.Connack, 1)
 	c.running.Go(func() { c.read(acked) })
@@ -352,10 +365,19 @@ func (c *Client) handle(p mqtt.Packet, acked chan<- *mqtt.Connack) error {
 
 func (c *Client) deliver(p *mqtt.Publish) error {
 	_, repeat := c.received[p.ID]
+	ack := mqtt.Ack{Type: mqtt.PUBACK, ID: p.ID}
+	if p.QoS == 2 {
+		ack.Type = mqtt.PUBREC
+		c.received[p.ID] = struct{}{}
+	}
+	byHand := c.byHand && p.QoS > 0 && (p.QoS < 2 || !repeat)
 	if p.QoS < 2 || !repeat {
 		m := &Message{
 			Topic: string(p.Topic), Payload: append([]byte(nil), p.Payload...), QoS: p.QoS, Retain: p.Retain, Dup: p.Dup,
 			Properties: cloneProperties(&p.Properties),
+		}
+		if byHand {
+			m.ack = func() error { return c.send(&ack) }
 		}
 		select {
 		case c.inbound <- m:
@@ -363,14 +385,10 @@ func (c *Client) deliver(p *mqtt.Publish) error {
 			return c.Err()
 		}
 	}
-	switch p.QoS {
-	case 1:
-		return c.send(&mqtt.Ack{Type: mqtt.PUBACK, ID: p.ID})
-	case 2:
-		c.received[p.ID] = struct{}{}
-		return c.send(&mqtt.Ack{Type: mqtt.PUBREC, ID: p.ID})
+	if p.QoS == 0 || byHand {
+		return nil
 	}
-	return nil
+	return c.send(&ack)
 }
 
 func (c *Client) ack(p *mqtt.Ack) error {

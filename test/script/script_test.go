@@ -189,7 +189,7 @@ func (p *process) terminate() error {
 	}
 }
 
-// serverCommand: server start [FLAG...] | stop | log FILE. After start the environment holds the ports (MQTTS, WSS, HTTPS,
+// serverCommand: server start [FLAG...] | stop | kill | log FILE. After start the environment holds the ports (MQTTS, WSS, HTTPS,
 // METRICS, MQTT, WS), CA, CREDENTIALS, ORG, KEY, AGENT, AGENT_PASSWORD, DASHBOARD, DASHBOARD_PASSWORD.
 func serverCommand(ts *testscript.TestScript, neg bool, args []string) {
 	servers := ts.Value(key{}).(map[string]*process)
@@ -219,10 +219,12 @@ func serverCommand(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Setenv("DASHBOARD_PASSWORD", c.Users[1].Password)
 	case "stop":
 		ts.Check(servers["server"].terminate())
+	case "kill":
+		servers["server"].kill()
 	case "log":
 		ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(servers["server"].stderr.String()), 0o600))
 	default:
-		ts.Fatalf("server: start, stop or log")
+		ts.Fatalf("server: start, stop, kill or log")
 	}
 }
 
