@@ -48,6 +48,7 @@ type scenario struct {
 //
 //	limits receive-maximum=N ...            before the first organization
 //	organization NAME user=U... + rules     one per line: USER PERMISSION TOPIC EFFECT [PRIORITY]
+//	rules NAME + rules                      replaces an organization's rules
 //	run                                     one command of a client per line, see command
 //	log [sorted]                            what was logged since, without its time
 //	stats                                   the counters that are not zero
@@ -64,6 +65,8 @@ func (s *scenario) step(t *testing.T, d *datadriven.TestData) string {
 			a[arg.Key] = append(a[arg.Key], arg.Vals...)
 		}
 		s.world.organization(d.CmdArgs[0].Key, a["user"], lines(d.Input))
+	case "rules":
+		s.world.rules(d.CmdArgs[0].Key, lines(d.Input))
 	case "run":
 		var out strings.Builder
 		for _, line := range lines(d.Input) {
@@ -109,6 +112,7 @@ func limits(d *datadriven.TestData) func(*broker.Config) {
 		l.Session.OutboundBytes = int(a.number("outbound", uint64(l.Session.OutboundBytes)))
 		l.Session.Subscriptions = int(a.number("subscriptions", uint64(l.Session.Subscriptions)))
 		l.Session.Stored = int(a.number("stored", uint64(l.Session.Stored)))
+		l.MaxExpiry = uint32(a.number("max-expiry", uint64(l.MaxExpiry)))
 		l.Retained = int(a.number("retained", uint64(l.Retained)))
 	}
 }
