@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"strings"
@@ -149,13 +150,17 @@ func (c *conn) record(clientID string, run uint64, expiry uint32) *engine.Sessio
 	if c.kept != nil && c.kept.standard {
 		state[0] = stateStandard
 	}
+	if c.kept != nil && c.kept.crashed > 0 {
+		state = binary.AppendUvarint(state, uint64(c.kept.crashed))
+	}
 	return &engine.Session{
 		Owner: c.owner, Kind: engine.KindSession, ClientID: clientID, User: c.grant.User,
 		Expiry: expiry, Connected: run, State: state,
 	}
 }
 
-// stateStandard is in the first byte of a session's state: its expiry is the default one.
+// stateStandard is in the first byte of a session's state: its expiry is the default one. Behind it is up to which position
+// QoS 1 may have been sent before a crash, if there was one.
 const stateStandard = 1
 
 func isStandard(s *engine.Session) bool { return len(s.State) > 0 && s.State[0]&stateStandard != 0 }
@@ -185,6 +190,10 @@ func (c *conn) resume(s *session.Session, old *away) (operations []engine.Operat
 		return nil, err
 	}
 	k.taken, k.loaded, k.arrived, k.resumed = k.saved, k.saved, k.saved, head
+	if len(old.State) > 1 { // not all of it may have been sent since
+		crashed, _ := binary.Uvarint(old.State[1:])
+		k.crashed = engine.Position(crashed)
+	}
 	if old.crashed {
 		k.crashed = head
 	}
