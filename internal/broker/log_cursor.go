@@ -117,11 +117,13 @@ func (k *cursor) catchUp(served engine.Position) {
 	}
 }
 
-// drop forgets what is ahead.
+// drop forgets what is ahead: it has not been taken, and is read again.
 func (k *cursor) drop() {
+	taken := k.taken
 	for k.waiting() > 0 {
 		a := k.pop()
 		a.message.Release()
+		k.taken, k.loaded = taken, taken
 	}
 }
 
