@@ -29,6 +29,7 @@ func (o *Organization) load() error {
 			func(*reader, engine.Position, error) {})
 	}
 	o.served.Store(uint64(head))
+	o.loaded = head
 	err = o.store.Filters(o.number, func(f engine.Filter, text string) error {
 		o.enterDurable(f, text).made = true
 		return nil

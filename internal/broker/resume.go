@@ -195,7 +195,7 @@ func (c *conn) resume(s *session.Session, old *away) (operations []engine.Operat
 		k.crashed = engine.Position(crashed)
 	}
 	if old.crashed {
-		k.crashed = head
+		k.crashed = o.loaded
 	}
 	sent := make([]session.InFlight, len(k.again))
 	for i := range k.again {
