@@ -260,7 +260,9 @@ func (c *conn) enterResumed() error {
 	o := c.home
 	for text, s := range c.subscriptions {
 		if _, _, shared, _ := topic.SplitShare(text); shared {
+			c.mu.Lock() // with the first group messages come, and others look at which they are
 			c.joinGroup(text, s, false)
+			c.mu.Unlock()
 		} else {
 			o.tree.Set(text, &c.recipient, s)
 		}

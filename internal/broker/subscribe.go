@@ -373,7 +373,7 @@ func (c *conn) remember(filter string, s *subscription) {
 	c.subscriptions[filter] = s
 }
 
-// joinGroup makes c a member of a shared subscription. locked says that the organization's lock is held.
+// joinGroup makes c a member of a shared subscription. The caller holds mu; locked says that the organization's lock is held.
 func (c *conn) joinGroup(filter string, s *subscription, locked bool) {
 	o := c.home
 	if !locked {
