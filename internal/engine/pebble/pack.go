@@ -227,7 +227,9 @@ func (p *packer) ofOwner(o *organization, op *engine.Operation) error {
 		p.key = keySub(p.key, o.number, op.Owner, subCursor)
 		p.value = binary.AppendUvarint(p.value, uint64(op.Position))
 	case engine.OpOutgoing:
-		p.hold(o, op)
+		if err := p.hold(o, op); err != nil {
+			return err
+		}
 		fallthrough
 	case engine.OpProgress:
 		p.key = keySubPosition(p.key, o.number, op.Owner, subOutgoing, op.Outgoing.Position)
@@ -306,15 +308,25 @@ func (p *packer) append(o *organization, op *engine.Operation) error {
 }
 
 // hold keeps an Outgoing's message readable: a small one is copied, since its index may be trimmed or dropped at any
-// time; of a large one the shared body is held, which is freed only by low water.
-func (p *packer) hold(o *organization, op *engine.Operation) {
+// time; of a large one the shared body is held, which is freed only by low water. A large one that is not in the log at its
+// position is copied too: it came from elsewhere, as retained messages do.
+func (p *packer) hold(o *organization, op *engine.Operation) error {
 	position := op.Outgoing.Position
-	if len(op.Entry.Body) <= inlineBody {
+	shared := false
+	if len(op.Entry.Body) > inlineBody {
+		var err error
+		body := key2(nil, kindBody, o.number, uint64(position&^engine.Shared))
+		if shared, err = get(p.s.db, body, func([]byte) error { return nil }); err != nil {
+			return err
+		}
+	}
+	if !shared {
 		p.key, p.value = keySubPosition(p.key, o.number, op.Owner, subCopy, position), appendEntry(p.value[:0], op.Entry)
 	} else {
 		p.key, p.value = keyHeld(p.key, o.number, op.Owner, position), p.value[:0]
 	}
 	p.set()
+	return nil
 }
 
 func (p *packer) complete(o *organization, op *engine.Operation) {
