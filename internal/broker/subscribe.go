@@ -436,8 +436,11 @@ func (c *conn) unsubscribe(r *reader, p *mqtt.Unsubscribe) error {
 		defer c.mu.Unlock()
 		return c.session.Unsuback(p.ID, reasons)
 	}
+	operations, held := c.recordSent(operations) // no filter leads back to it after a crash ([MQTT-3.10.4-3])
+	operations = append(operations, c.save()...)
 	durable := make(chan error, 1)
 	o.commit(&engine.Batch{Organization: o.number, Operations: operations}, func(r *reader, _ engine.Position, err error) {
+		releaseMessages(held)
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		switch {
