@@ -29,6 +29,7 @@ func (o *Organization) load() error {
 			func(*reader, engine.Position, error) {})
 	}
 	o.served.Store(uint64(head))
+	o.loaded = head
 	err = o.store.Filters(o.number, func(f engine.Filter, text string) error {
 		o.enterDurable(f, text).made = true
 		return nil
@@ -47,6 +48,7 @@ func (o *Organization) load() error {
 	if err != nil {
 		return err
 	}
+	slices.SortStableFunc(sessions, func(a, b engine.Session) int { return cmp.Compare(leftAt(&a), leftAt(&b)) })
 	for i := range sessions {
 		if err := o.loadSession(&sessions[i]); err != nil {
 			return err
@@ -89,6 +91,14 @@ func (o *Organization) loadGroup(s *engine.Session, head engine.Position) error 
 	l.durable.join(g)
 	g.log = l
 	return nil
+}
+
+// leftAt orders sessions of one expiry by when their connections ended. Those that the start of this run ended come last.
+func leftAt(s *engine.Session) int64 {
+	if s.Connected != 0 || s.EndsAt == 0 {
+		return math.MaxInt64
+	}
+	return s.EndsAt
 }
 
 // loadSession counts what a session holds, and notes what is due of it.

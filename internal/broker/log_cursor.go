@@ -119,7 +119,7 @@ func (k *cursor) catchUp(served engine.Position) {
 	}
 }
 
-// drop forgets what is ahead: it has to be read again.
+// drop forgets what is ahead: it has not been taken, and is read again.
 func (k *cursor) drop() {
 	taken := k.taken
 	for k.waiting() > 0 {

@@ -37,8 +37,9 @@ type Organization struct {
 	number  uint64
 	order   atomic.Uint64 // numbers recipients
 	events  events
-	readers chan struct{} // places of this organization for those who read a backlog
-	served  atomic.Uint64 // position up to which everything was handed to who follows
+	readers chan struct{}   // places of this organization for those who read a backlog
+	served  atomic.Uint64   // position up to which everything was handed to who follows
+	loaded  engine.Position // the head when this run began: what is behind it no earlier run has sent
 
 	tree *topic.Tree[*recipient, *subscription]
 

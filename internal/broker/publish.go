@@ -64,7 +64,7 @@ func (o *Organization) publish(r *reader, m *session.Message, from *origin, now 
 		r.filters = r.filters[:0]
 	}
 	matched = matched || len(r.filters) > 0
-	if len(r.filters) > 0 || m.Retain() || len(from.operations) > 0 {
+	if len(r.filters) > 0 || m.Retain() || len(from.operations) > 0 || from.receives(m) {
 		o.keep(r, m, kept, from, matched)
 		return
 	}
@@ -74,6 +74,12 @@ func (o *Organization) publish(r *reader, m *session.Message, from *origin, now 
 	if from.done != nil {
 		from.done(r, 0, nil)
 	}
+}
+
+// receives reports whether the packet identifier of m belongs to a session that survives: it is on disk before PUBREC, even
+// if nobody is owed the message, else m would be passed on again when it comes again after a crash ([MQTT-4.3.3-10]).
+func (from *origin) receives(m *session.Message) bool {
+	return m.QoS() == 2 && from.conn != nil && from.conn.kept != nil
 }
 
 func routed(matched bool) mqtt.Reason {
@@ -112,7 +118,7 @@ func (o *Organization) keep(r *reader, m *session.Message, kept *stored, from *o
 	if m.Retain() {
 		batch.Add(retainOperation(m, entry))
 	}
-	if c := from.conn; c != nil && m.QoS() == 2 && c.kept != nil {
+	if c := from.conn; from.receives(m) {
 		batch.Add(engine.Operation{Op: engine.OpReceive, Owner: c.owner, ID: from.id})
 		c.mu.Lock()
 		if !c.isEnded() {

@@ -215,7 +215,7 @@ func (c *conn) resume(s *session.Session, old *away) (operations []engine.Operat
 	}
 	k.taken, k.loaded, k.arrived, k.resumed = k.saved, k.saved, k.saved, head
 	if k.crashed = crashedOf(&old.Session); old.crashed {
-		k.crashed = head
+		k.crashed = o.loaded
 	}
 	sent := make([]session.InFlight, len(k.again))
 	for i := range k.again {
@@ -280,7 +280,9 @@ func (c *conn) enterResumed() error {
 	o := c.home
 	for text, s := range c.subscriptions {
 		if _, _, shared, _ := topic.SplitShare(text); shared {
+			c.mu.Lock() // with the first group messages come, and others look at which they are
 			c.joinGroup(text, s, false)
+			c.mu.Unlock()
 		} else {
 			o.tree.Set(text, &c.recipient, s)
 		}

@@ -377,7 +377,7 @@ func (c *conn) remember(filter string, s *subscription) {
 	c.subscriptions[filter] = s
 }
 
-// joinGroup makes c a member of a shared subscription. locked says that the organization's lock is held.
+// joinGroup makes c a member of a shared subscription. The caller holds mu; locked says that the organization's lock is held.
 func (c *conn) joinGroup(filter string, s *subscription, locked bool) {
 	o := c.home
 	if !locked {
@@ -440,8 +440,11 @@ func (c *conn) unsubscribe(r *reader, p *mqtt.Unsubscribe) error {
 		defer c.mu.Unlock()
 		return c.session.Unsuback(p.ID, reasons)
 	}
+	operations, held := c.recordSent(operations) // no filter leads back to it after a crash ([MQTT-3.10.4-3])
+	operations = append(operations, c.save()...)
 	durable := make(chan error, 1)
 	o.commit(&engine.Batch{Organization: o.number, Operations: operations}, func(r *reader, _ engine.Position, err error) {
+		releaseMessages(held)
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		switch {

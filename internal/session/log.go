@@ -188,7 +188,7 @@ func (s *Session) SendReserved(id uint16, d *Delivery, now time.Time) {
 	if p == nil {
 		return
 	}
-	h := head{qos: d.QoS, retain: d.Retain, dup: d.Dup, id: id, identifiers: d.Identifiers}
+	h := head{qos: d.QoS, retain: d.Retain, dup: d.Dup && d.QoS == 1, id: id, identifiers: d.Identifiers} // of QoS 2 the record knows ([MQTT-4.3.3-2])
 	if !s.fit(d.Message, &h, now) {
 		s.tally.TooLarge++
 		s.settle(p)

@@ -3,6 +3,7 @@ package scenario
 import (
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -114,7 +115,7 @@ func properties(b *strings.Builder, p *mqtt.Properties) {
 			fmt.Fprintf(b, " %s=%s", t.name, payload(t.value))
 		}
 	}
-	for _, id := range p.SubscriptionIDs {
+	for _, id := range slices.Sorted(slices.Values(p.SubscriptionIDs)) { // their order is not significant ([MQTT-3.3.4-4])
 		fmt.Fprintf(b, " subscription-id=%d", id)
 	}
 	for _, u := range p.User {

@@ -6,7 +6,9 @@ import (
 	"encoding/hex"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -48,7 +50,8 @@ type scenario struct {
 //
 //	limits receive-maximum=N ...            before the first organization
 //	organization NAME user=U... + rules     one per line: USER PERMISSION TOPIC EFFECT [PRIORITY]
-//	run                                     one command of a client per line, see command
+//	rules NAME + rules                      replaces an organization's rules
+//	run [short]                             one command of a client per line, see command; short leaves out lines that count up
 //	log [sorted]                            what was logged since, without its time
 //	stats                                   the counters that are not zero
 func (s *scenario) step(t *testing.T, d *datadriven.TestData) string {
@@ -64,6 +67,8 @@ func (s *scenario) step(t *testing.T, d *datadriven.TestData) string {
 			a[arg.Key] = append(a[arg.Key], arg.Vals...)
 		}
 		s.world.organization(d.CmdArgs[0].Key, a["user"], lines(d.Input))
+	case "rules":
+		s.world.rules(d.CmdArgs[0].Key, lines(d.Input))
 	case "run":
 		var out strings.Builder
 		for _, line := range lines(d.Input) {
@@ -72,6 +77,9 @@ func (s *scenario) step(t *testing.T, d *datadriven.TestData) string {
 			}
 			synctest.Wait()
 			s.collect(&out)
+		}
+		if d.HasArg("short") {
+			return shorten(out.String())
 		}
 		return out.String()
 	case "log":
@@ -109,6 +117,7 @@ func limits(d *datadriven.TestData) func(*broker.Config) {
 		l.Session.OutboundBytes = int(a.number("outbound", uint64(l.Session.OutboundBytes)))
 		l.Session.Subscriptions = int(a.number("subscriptions", uint64(l.Session.Subscriptions)))
 		l.Session.Stored = int(a.number("stored", uint64(l.Session.Stored)))
+		l.MaxExpiry = uint32(a.number("max-expiry", uint64(l.MaxExpiry)))
 		l.Retained = int(a.number("retained", uint64(l.Retained)))
 	}
 }
@@ -328,6 +337,41 @@ func stripLog(log string, sorted bool) string {
 		slices.Sort(all)
 	}
 	return strings.Join(all, "")
+}
+
+var digits = regexp.MustCompile("[0-9]+")
+
+// shorten leaves the first and the last of lines that differ from the one before only by numbers that are one higher.
+func shorten(out string) string {
+	all := strings.SplitAfter(out, "\n")
+	var short strings.Builder
+	for i := 0; i < len(all); {
+		j := i + 1
+		for j < len(all) && all[j] != "" && countsUp(all[j-1], all[j]) {
+			j++
+		}
+		if j-i > 3 {
+			fmt.Fprintf(&short, "%s  ... %d lines that count up ...\n%s", all[i], j-i-2, all[j-1])
+		} else {
+			short.WriteString(strings.Join(all[i:j], ""))
+		}
+		i = j
+	}
+	return short.String()
+}
+
+func countsUp(before, after string) bool {
+	a, b := digits.FindAllString(before, -1), digits.FindAllString(after, -1)
+	if len(a) != len(b) || digits.ReplaceAllString(before, "0") != digits.ReplaceAllString(after, "0") {
+		return false
+	}
+	for i := range a {
+		x, _ := strconv.Atoi(a[i])
+		if y, _ := strconv.Atoi(b[i]); y != x && y != x+1 {
+			return false
+		}
+	}
+	return before != after
 }
 
 func stats(k broker.Stats) string {

@@ -81,24 +81,41 @@ func (w *world) organization(name string, users, rules []string) {
 	w.must(err)
 	r.Keys = []access.KeyRecord{{ID: "key_1", Kind: access.SecretKey, Hash: access.HashKey(key)}}
 	w.passwords["server@"+name] = key
-	if len(rules) > 0 {
-		set := access.RuleSet{ID: "set_1", Name: "default", Default: true}
-		for i, line := range rules {
-			f := strings.Fields(line)
-			rule := access.Rule{ID: fmt.Sprintf("rule_%d", i+1), User: f[0], Topic: f[2]}
-			w.must(rule.Permission.UnmarshalText([]byte(f[1])))
-			w.must(rule.Effect.UnmarshalText([]byte(f[3])))
-			if len(f) > 4 {
-				_, err := fmt.Sscan(f[4], &rule.Priority)
-				w.must(err)
-			}
-			w.must(rule.Validate())
-			set.Rules = append(set.Rules, rule)
-		}
-		r.RuleSets = []access.RuleSet{set}
-	}
+	r.RuleSets = w.ruleSets(rules)
 	w.organizations[name] = r
 	w.directory.Put(*r)
+}
+
+// rules replaces an organization's rules: who logs in from now on has them.
+func (w *world) rules(name string, rules []string) {
+	w.t.Helper()
+	r := *w.organizations[name]
+	r.Revision++
+	r.RuleSets = w.ruleSets(rules)
+	w.organizations[name] = &r
+	w.directory.Put(r)
+}
+
+// ruleSets makes the one set of rules of an organization, if there are any.
+func (w *world) ruleSets(rules []string) []access.RuleSet {
+	w.t.Helper()
+	if len(rules) == 0 {
+		return nil
+	}
+	set := access.RuleSet{ID: "set_1", Name: "default", Default: true}
+	for i, line := range rules {
+		f := strings.Fields(line)
+		rule := access.Rule{ID: fmt.Sprintf("rule_%d", i+1), User: f[0], Topic: f[2]}
+		w.must(rule.Permission.UnmarshalText([]byte(f[1])))
+		w.must(rule.Effect.UnmarshalText([]byte(f[3])))
+		if len(f) > 4 {
+			_, err := fmt.Sscan(f[4], &rule.Priority)
+			w.must(err)
+		}
+		w.must(rule.Validate())
+		set.Rules = append(set.Rules, rule)
+	}
+	return []access.RuleSet{set}
 }
 
 // organizationID is the id of an organization that scenarios call by a short name.
