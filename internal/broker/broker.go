@@ -126,6 +126,9 @@ func New(cfg Config) (*Broker, error) {
 		b.settle()
 		return nil, err
 	}
+	for _, o := range b.loaded() {
+		o.limitLoaded()
+	}
 	b.done.Go(b.tick)
 	b.done.Go(b.keepHouse)
 	b.done.Go(b.keepTrim)

@@ -3,8 +3,9 @@ package broker
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"math"
-	"strings"
+	"slices"
 	"time"
 
 	"cloudsignal/internal/access"
@@ -416,6 +417,18 @@ func (o *Organization) limitStandard(r *reader, user string) {
 	}
 }
 
+// limitLoaded is limitStandard for all users, of what a crash has left.
+func (o *Organization) limitLoaded() {
+	o.mu.Lock()
+	users := slices.Collect(maps.Keys(o.standard))
+	o.mu.Unlock()
+	r := readers.Get().(*reader)
+	defer r.release(o.counters)
+	for _, user := range users {
+		o.limitStandard(r, user)
+	}
+}
+
 // withAway calls f with a session without a connection whose client identifier nobody has, and keeps it meanwhile.
 func (o *Organization) withAway(r *reader, clientID string, f func(r *reader, a *away, done event)) {
 	k := o.claimAway(clientID)
@@ -430,5 +443,3 @@ func (o *Organization) withAway(r *reader, clientID string, f func(r *reader, a 
 	}
 	f(r, a, done)
 }
-
-func isPrivate(text string) bool { return strings.HasPrefix(text, privatePrefix) }

@@ -41,6 +41,8 @@ type subscribing struct {
 	operations []engine.Operation
 	references []engine.Operation
 	entered    []entered
+	lowers     bool               // a filter is not followed with QoS 1 or 2 any more
+	held       []*session.Message // of the operations
 }
 
 // entered is a subscription that waits for its records, with what to go back to.
@@ -94,8 +96,13 @@ func (s *subscribing) enterAll(p *mqtt.Subscribe) error {
 		o.retained.mu.Unlock()
 		return err
 	}
+	if s.lowers { // what is in flight is completed as it was sent
+		s.operations, s.held = c.recordSent(s.operations)
+		s.operations = append(s.operations, c.save()...)
+	}
 	durable := make(chan error, 1)
 	o.commit(&engine.Batch{Organization: o.number, Operations: append(s.operations, s.references...)}, func(r *reader, first engine.Position, err error) {
+		releaseMessages(s.held)
 		durable <- s.durable(r, reasons, first, err)
 	})
 	o.mu.Unlock() // enter has taken it
@@ -220,6 +227,7 @@ func (s *subscribing) enterLog(now, old *subscription, rest string, record *engi
 	k := s.c.kept
 	if old != nil && old.durable != nil {
 		now.durable, now.since, now.pending = old.durable, old.since, old.pending
+		s.lowers = s.lowers || now.options.QoS == 0
 	} else {
 		if now.durable, err = s.c.home.hold(rest, &s.operations); err != nil {
 			return err
@@ -412,6 +420,7 @@ func (c *conn) unsubscribe(r *reader, p *mqtt.Unsubscribe) error {
 	reasons := r.reasons[:0]
 	var operations []engine.Operation
 	var left []*durable
+	var adopted []lent // in flight from groups that c leaves: its own from now on
 	if c.kept != nil {
 		o.mu.Lock()
 	}
@@ -427,6 +436,11 @@ func (c *conn) unsubscribe(r *reader, p *mqtt.Unsubscribe) error {
 		s.gone = true
 		if c.kept != nil {
 			left = append(left, c.leaveKept(s, &operations))
+		}
+		if g := o.groups[filter]; c.kept != nil && g != nil {
+			for _, position := range c.session.Adopt(g, uint64(engine.Shared)) {
+				adopted = append(adopted, lent{g, position})
+			}
 		}
 		c.removeFilter(filter, c.kept != nil)
 		reasons = append(reasons, mqtt.Success)
@@ -445,17 +459,7 @@ func (c *conn) unsubscribe(r *reader, p *mqtt.Unsubscribe) error {
 	durable := make(chan error, 1)
 	o.commit(&engine.Batch{Organization: o.number, Operations: operations}, func(r *reader, _ engine.Position, err error) {
 		releaseMessages(held)
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		switch {
-		case err != nil:
-			durable <- &mqtt.Error{Reason: mqtt.ServerUnavailable, Detail: "the store has failed"}
-		case c.isEnded():
-			durable <- errEnded
-		default:
-			r.mark(c)
-			durable <- c.session.Unsuback(p.ID, reasons)
-		}
+		durable <- c.unsubscribed(r, p.ID, reasons, err)
 	})
 	o.mu.Unlock()
 	c.mu.Unlock()
@@ -464,7 +468,30 @@ func (c *conn) unsubscribe(r *reader, p *mqtt.Unsubscribe) error {
 			d.leave(c)
 		}
 	}
+	for _, a := range adopted {
+		a.group.settled(engine.Position(a.position))
+	}
 	return c.waitFor(r, durable)
+}
+
+// unsubscribed answers UNSUBSCRIBE when it is on disk.
+func (c *conn) unsubscribed(r *reader, id uint16, reasons []mqtt.Reason, err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case err != nil:
+		return &mqtt.Error{Reason: mqtt.ServerUnavailable, Detail: "the store has failed"}
+	case c.isEnded():
+		return errEnded
+	}
+	r.mark(c)
+	return c.session.Unsuback(id, reasons)
+}
+
+// lent is a message that a group has lent to a member.
+type lent struct {
+	group    *group
+	position uint64
 }
 
 // leaveKept ends the records of a subscription, and returns the durable filter that it followed. The caller holds mu and the

@@ -264,6 +264,19 @@ func (s *Session) RecordSent() (all []InFlight) {
 	return all
 }
 
+// Adopt makes the messages of a shared subscription that are in flight the session's own, for a record of each (RecordSent), and
+// returns their positions. Each has flag in its own from then on: the session may have the same message of its own.
+func (s *Session) Adopt(share Share, flag uint64) (positions []uint64) {
+	s.inflight.each(func(p *pending) {
+		if p.share == share && p.position != 0 && p.state == awaitPuback {
+			positions = append(positions, p.position)
+			p.share = nil
+			p.position |= flag
+		}
+	})
+	return positions
+}
+
 // Options flags in a record.
 const (
 	optionQoS     = 0x03
