@@ -80,7 +80,7 @@ var table = []mutation{
 		{"keySubPosition(p.key, o.number, op.Owner, subCopy, position), appendEntry", "keySubPosition(p.key, o.number, op.Owner, subCopy, position&^engine.Shared), appendEntry"},
 	}, contract("HeldShared")},
 	{"a small message is held, not copied", store + "pack.go", []edit{
-		{"if len(op.Entry.Body) <= inlineBody {", "if false {"},
+		{"if len(op.Entry.Body) <= inlineBody || op.Copy {", "if false {"},
 	}, contract("Held")},
 	{"completing leaves the copy", store + "pack.go", []edit{
 		{"subCopy, op.Position)\n\tp.remove()\n", "subCopy, op.Position)\n"},
@@ -103,10 +103,42 @@ var table = []mutation{
 	{"a dropped organization leaves its records", store + "end.go", []edit{
 		{"for kind := kindIndex; kind < kindTime; kind++ {", "for kind := kindIndex; kind < kindRetained; kind++ {"},
 	}, contract("Drop")},
+
+	// What the broker makes of it.
+	{"a message whose commit has failed is acknowledged", brokerDir + "publish.go", []edit{
+		{"if err != nil {\n\t\trefusal, refused", "if false {\n\t\trefusal, refused"},
+	}, test{"./" + brokerDir, "^TestFailedSync$"}},
+	{"a cursor passes what is in flight", brokerDir + "kept.go", []edit{
+		{"if oldest := c.session.Oldest(); oldest != 0 {", "if oldest := c.session.Oldest(); oldest != 0 && false {"},
+	}, scenario("cursor_saved")},
+	{"wills are not committed", brokerDir + "resume.go", []edit{
+		{"operations = append(operations, engine.Operation{Op: engine.OpWill,", "_ = append(operations, engine.Operation{Op: engine.OpWill,"},
+	}, scenario("wills_stored")},
+	{"inbound QoS 2 identifiers are not recorded", brokerDir + "publish.go", []edit{
+		{"batch.Add(engine.Operation{Op: engine.OpReceive,", "_ = (engine.Operation{Op: engine.OpReceive,"},
+	}, scenario("qos2_inbound_stored")},
+	{"a released identifier stays recorded", brokerDir + "feed.go", []edit{
+		{"engine.Operation{Op: engine.OpRelease,", "engine.Operation{Op: engine.OpReceive,"},
+	}, scenario("qos2_inbound_stored")},
+	{"what a crash left counts as connected", brokerDir + "resume.go", []edit{
+		{"\t\ta.crashed, a.ended = true, ended\n", "\t\t_ = ended\n"},
+	}, scenario("session_expiry_after_cut")},
+	{"what is in flight at the end is not recorded", brokerDir + "end.go", []edit{
+		{"operations, held = c.recordSent(nil)", "operations, held = nil, nil"},
+	}, scenario("redelivery")},
+	{"retained messages of the last run are forgotten", brokerDir + "load.go", []edit{
+		{"\t\t\to.recall(m.Topic, &m.Entry)\n", "\t\t\t_ = o.recall\n"},
+	}, scenario("retained_stored")},
 }
 
-const store = "internal/engine/pebble/"
+const (
+	store     = "internal/engine/pebble/"
+	brokerDir = "internal/broker/"
+)
 
 // storeTest is one test of the store, contract one part of the contract over memory.
 func storeTest(name string) test { return test{"./" + store, "^Test" + name + "$"} }
 func contract(part string) test  { return test{"./" + store, "^TestContract$/^" + part + "$"} }
+
+// scenario is one text scenario.
+func scenario(name string) test { return test{"./test/scenario", "^TestScenarios$/^" + name + "$"} }
