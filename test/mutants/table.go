@@ -120,9 +120,12 @@ var table = []mutation{
 	{"a released identifier stays recorded", brokerDir + "feed.go", []edit{
 		{"engine.Operation{Op: engine.OpRelease,", "engine.Operation{Op: engine.OpReceive,"},
 	}, scenario("qos2_inbound_stored")},
-	{"what a crash left counts as connected", brokerDir + "resume.go", []edit{
-		{"\t\ta.crashed, a.ended = true, ended\n", "\t\t_ = ended\n"},
+	{"what a crash left never ends", brokerDir + "resume.go", []edit{
+		{"a.endsAt = ended + int64(s.Expiry)*int64(time.Second)", "a.endsAt = math.MaxInt64"},
 	}, scenario("session_expiry_after_cut")},
+	{"wills that a crash left do not fire", brokerDir + "resume.go", []edit{
+		{"\t\ta.crashed, a.ended = true, ended\n", "\t\ta.ended = ended\n"},
+	}, scenario("wills_stored")},
 	{"what is in flight at the end is not recorded", brokerDir + "end.go", []edit{
 		{"operations, held = c.recordSent(nil)", "operations, held = nil, nil"},
 	}, scenario("redelivery")},
