@@ -215,6 +215,8 @@ func (c *conn) takeShared(r *reader, g *group, s *subscription, a *arrival, now 
 		return noRoom
 	}
 	r.mark(c)
+	a.message.Hold() // the group's log may end meanwhile, and give its own back
+	defer a.message.Release()
 	d := sharedDelivery(r, a.message, s)
 	switch d.QoS {
 	case 0:
