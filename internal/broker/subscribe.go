@@ -437,10 +437,8 @@ func (c *conn) unsubscribe(r *reader, p *mqtt.Unsubscribe) error {
 		if c.kept != nil {
 			left = append(left, c.leaveKept(s, &operations))
 		}
-		if g := o.groups[filter]; c.kept != nil && g != nil {
-			for _, position := range c.session.Adopt(g, uint64(engine.Shared)) {
-				adopted = append(adopted, lent{g, position})
-			}
+		if c.kept != nil {
+			adopted = c.adopt(filter, adopted)
 		}
 		c.removeFilter(filter, c.kept != nil)
 		reasons = append(reasons, mqtt.Success)
@@ -472,6 +470,16 @@ func (c *conn) unsubscribe(r *reader, p *mqtt.Unsubscribe) error {
 		a.group.settled(engine.Position(a.position))
 	}
 	return c.waitFor(r, durable)
+}
+
+// adopt adds what is in flight from the group of a filter, if it is a shared one. The caller holds mu and the organization's.
+func (c *conn) adopt(filter string, all []lent) []lent {
+	if g := c.home.groups[filter]; g != nil {
+		for _, position := range c.session.Adopt(g, uint64(engine.Shared)) {
+			all = append(all, lent{g, position})
+		}
+	}
+	return all
 }
 
 // unsubscribed answers UNSUBSCRIBE when it is on disk.
