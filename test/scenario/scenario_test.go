@@ -127,6 +127,7 @@ func (s *scenario) collect(out *strings.Builder) {
 	for _, name := range s.order {
 		got := s.clients[name].taken()
 		sortRetained(got)
+		sortTwins(got)
 		for _, line := range got {
 			if strings.HasPrefix(line, "broken") {
 				s.t.Errorf("%s was sent what is not MQTT: %s", name, line)
@@ -148,6 +149,23 @@ func sortRetained(got []string) {
 		}
 		slices.Sort(got[i:j])
 		i = max(i, j)
+	}
+}
+
+// subscriptionOf is the identifier of the one subscription that a line was sent for.
+var subscriptionOf = regexp.MustCompile(` subscription-id=\d+`)
+
+// sortTwins puts the copies of one message that a client gets for an ordinary and for a shared subscription in the order of
+// their subscriptions: which comes first is open. Packet identifiers stay where they are.
+func sortTwins(got []string) {
+	packet := regexp.MustCompile(` id=\d+`)
+	bare := func(s string) string { return packet.ReplaceAllString(subscriptionOf.ReplaceAllString(s, ""), "") }
+	for i := 1; i < len(got); i++ {
+		a, b := subscriptionOf.FindString(got[i-1]), subscriptionOf.FindString(got[i])
+		if a == "" || b == "" || b >= a || bare(got[i-1]) != bare(got[i]) {
+			continue
+		}
+		got[i-1], got[i] = strings.Replace(got[i-1], a, b, 1), strings.Replace(got[i], b, a, 1)
 	}
 }
 
