@@ -25,9 +25,9 @@ E2E_DEPS := test/e2e/node_modules/.package-lock.json
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-run: build ## start a server with its data in data/, and print how to reach it; ARGS="--host NAME" adds flags
+run: build ## start a server with its data in data/, open for sign-up, and print how to reach it; ARGS="--host NAME" adds flags
 	@command -v node >/dev/null || echo 'Node is missing: the server does without, make check and make test do not.' >&2
-	exec bin/cloudsignal serve --data data -o guide $(ARGS)
+	exec bin/cloudsignal serve --data data --sign-up open -o guide $(ARGS)
 
 build: need-go ## build bin/cloudsignal
 	@CGO_ENABLED=0 go build -trimpath -o bin/cloudsignal ./cmd/cloudsignal

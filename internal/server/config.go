@@ -35,6 +35,9 @@ type Config struct {
 	MaxSessionExpiry string `yaml:"max-session-expiry"`
 	WillGrace        string `yaml:"will-grace"`
 	DiskReserve      string `yaml:"disk-reserve"` // bytes, such as 256M
+
+	SignUp     string `yaml:"sign-up"`     // open or closed
+	TokenFloor string `yaml:"token-floor"` // a duration
 }
 
 // DefaultConfig is a server on loopback.
@@ -52,6 +55,9 @@ func DefaultConfig() Config {
 		MaxSessionExpiry: "168h",
 		WillGrace:        "30s",
 		DiskReserve:      "256M",
+
+		SignUp:     signUpClosed,
+		TokenFloor: "60s",
 	}
 }
 
@@ -70,7 +76,7 @@ var settings = []setting{
 	{"key", "key file of the certificate, PEM", func(c *Config) *string { return &c.Key }, nil},
 	{"mqtts", "address of MQTT over TLS, or off", func(c *Config) *string { return &c.MQTTS }, checkAddress},
 	{"wss", "address of MQTT over secure WebSocket, or off", func(c *Config) *string { return &c.WSS }, checkAddress},
-	{"https", "address of HTTPS (health, /try), or off", func(c *Config) *string { return &c.HTTPS }, checkAddress},
+	{"https", "address of HTTPS (API, health, /try), or off", func(c *Config) *string { return &c.HTTPS }, checkAddress},
 	{"mqtt", "address of unencrypted MQTT, or off", func(c *Config) *string { return &c.MQTT }, checkAddress},
 	{"ws", "address of unencrypted WebSocket, or off", func(c *Config) *string { return &c.WS }, checkAddress},
 	{"metrics", "loopback address of Prometheus metrics, or off", func(c *Config) *string { return &c.Metrics }, checkMetrics},
@@ -90,6 +96,40 @@ var settings = []setting{
 		"disk-reserve", "free bytes (256M, 2G) below which nothing is taken that would grow the store",
 		func(c *Config) *string { return &c.DiskReserve }, checkBytes,
 	},
+	{
+		"sign-up", "open: anybody who reaches the API may sign up with an organization of their own; or closed",
+		func(c *Config) *string { return &c.SignUp }, checkSignUp,
+	},
+	{
+		"token-floor", "how long a temporary token is valid at least",
+		func(c *Config) *string { return &c.TokenFloor }, checkFloor,
+	},
+}
+
+// Values of the setting sign-up.
+const (
+	signUpOpen   = "open"
+	signUpClosed = "closed"
+)
+
+func checkSignUp(name, value string) error {
+	if value != signUpOpen && value != signUpClosed {
+		return fmt.Errorf("setting %s: %q; give %s or %s", name, value, signUpOpen, signUpClosed)
+	}
+	return nil
+}
+
+// maxTokenFloor is the longest time that a token may be valid, and so the highest floor.
+const maxTokenFloor = 24 * time.Hour
+
+func checkFloor(name, value string) error {
+	if err := checkSeconds(name, value); err != nil {
+		return err
+	}
+	if d := duration(value); d < time.Second || d > maxTokenFloor {
+		return fmt.Errorf("setting %s: %q; give 1s to %s", name, value, maxTokenFloor)
+	}
+	return nil
 }
 
 // maxSeconds is what a session expiry can say.

@@ -28,6 +28,13 @@ From Node with mqtt.js over WSS (npm install mqtt):
   {{$.NodeCA}}node -e "const c=require('mqtt').connect('wss://{{.Host}}:{{.Port}}/',{protocolVersion:5,username:'{{$.Agent.Username}}',password:'{{$.Agent.Password}}'});c.on('connect',()=>c.publish('agents/agent-01/status','hello from node',{qos:1},()=>c.end()));c.on('error',e=>{console.error(e.message);c.end(true)})"
 {{end}}
 A back end with full access: user server@{{.Organization}}, password {{.SecretKey}}
+{{with .HTTPS}}
+Another user, by the API and by the command line (its documentation: https://{{.Host}}:{{.Port}}/openapi.yaml):
+
+  curl{{$.CurlCA}} -H 'Authorization: Bearer {{$.SecretKey}}' -H 'Content-Type: application/json' -d '{"name":"sensor-1"}' https://{{.Host}}:{{.Port}}/v2/users
+
+  bin/cloudsignal user create sensor-2 --api https://{{.Host}}:{{.Port}}{{$.OwnCA}} --credentials {{$.Credentials}}
+{{end}}
 All of these are in {{.Credentials}}.
 {{else}}
 The first credentials are not here any more ({{.Data}}/bootstrap.json was removed).
@@ -50,6 +57,7 @@ func (s *Server) guide(out io.Writer) error {
 		MQTTS, WSS, HTTPS                           *endpoint
 		Agent, Dashboard                            control.BootstrapUser
 		Organization, SecretKey, CA, CAFlag, NodeCA string
+		CurlCA, OwnCA                               string
 		Credentials, Data                           string
 	}{Data: s.cfg.Data, CA: quoteShell(s.ca), Credentials: quoteShell(s.Credentials())}
 	for _, setting := range settings[4:] {
@@ -61,6 +69,7 @@ func (s *Server) guide(out io.Writer) error {
 	data.CAFlag = " --tls-use-os-certs"
 	if s.ca != "" {
 		data.CAFlag, data.NodeCA = " --cafile "+data.CA, "NODE_EXTRA_CA_CERTS="+data.CA+" "
+		data.CurlCA, data.OwnCA = " --cacert "+data.CA, " --ca "+data.CA
 	}
 	if file := s.Credentials(); file != "" {
 		b, err := os.ReadFile(file)

@@ -37,8 +37,11 @@ type Server struct {
 	addresses map[string]string
 	ca        string // file of the development authority, empty with a certificate of the operator's own
 	leaf      *x509.Certificate
+	control   *control.Store
+	directory *access.Directory
 	store     *pebble.Store
-	broker    *broker.Broker
+	broker    *broker.Broker // nil until it is started: nobody is connected whom a change could touch
+	keeper    *keeper
 	listeners []*transport.Listener
 	https     *httpServer
 	metrics   *httpServer
@@ -81,23 +84,43 @@ func (s *Server) start(ctx context.Context) error {
 	}
 	s.closers = append(s.closers, unlock)
 
-	directory := access.NewDirectory()
-	store, err := control.Open(ctx, control.Options{Path: filepath.Join(s.cfg.Data, "control.db"), Directory: directory})
+	s.directory = access.NewDirectory()
+	s.control, err = control.Open(ctx, control.Options{
+		Path: filepath.Join(s.cfg.Data, "control.db"), Directory: s.directory, Announce: s.changed, MinTokenTTL: duration(s.cfg.TokenFloor),
+	})
 	if err != nil {
 		return withCause("opening the control database", err)
 	}
-	s.closers = append(s.closers, store.Close)
-	if _, err := store.Bootstrap(ctx, s.saveBootstrap); err != nil {
+	s.closers = append(s.closers, s.control.Close)
+	if _, err := s.control.Bootstrap(ctx, s.saveBootstrap); err != nil {
 		return withCause("making the first organization", err)
 	}
-	if err := s.startBroker(directory); err != nil {
+	if _, err := s.control.EnsureOperator(ctx, s.saveOperator); err != nil {
+		return withCause("making the operator's key", err)
+	}
+	if err := s.startBroker(); err != nil {
 		return err
 	}
+	if s.keeper, err = keep(ctx, s.control, s.broker, s.log); err != nil {
+		return withCause("reading what was used this month", err)
+	}
+	s.closers = append(s.closers, s.keeper.close)
 	return s.listen()
 }
 
+// changed tells the broker what control has changed.
+func (s *Server) changed(c control.Change) {
+	switch {
+	case s.broker == nil:
+	case c.Deleted:
+		s.broker.Deleted(c.Number)
+	default:
+		s.broker.Changed(c.Number, c.Users)
+	}
+}
+
 // startBroker opens what the last run left, and starts the broker with it.
-func (s *Server) startBroker(directory *access.Directory) error {
+func (s *Server) startBroker() error {
 	dir := filepath.Join(s.cfg.Data, "store")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("setting data: %w", err)
@@ -113,7 +136,7 @@ func (s *Server) startBroker(directory *access.Directory) error {
 	limits.DefaultExpiry, limits.MaxExpiry = seconds(s.cfg.SessionExpiry), seconds(s.cfg.MaxSessionExpiry)
 	limits.WillGrace = duration(s.cfg.WillGrace)
 	s.broker, err = broker.New(broker.Config{
-		Authenticator: access.NewAuthenticator(directory, access.AuthConfig{}), Store: store, Log: s.log, Limits: limits,
+		Authenticator: access.NewAuthenticator(s.directory, access.AuthConfig{}), Store: store, Log: s.log, Limits: limits,
 	})
 	if err != nil {
 		return fmt.Errorf("loading the store in %s: %w", dir, err)
@@ -247,12 +270,21 @@ func (s *Server) Close() error {
 // saveBootstrap keeps what the first start made in a file for its owner alone; it is on disk, under its name, when it
 // returns.
 func (s *Server) saveBootstrap(b control.Bootstrap) error {
-	text, err := json.MarshalIndent(b, "", "  ")
+	return s.saveSecret("bootstrap.json", b)
+}
+
+// saveOperator keeps the operator's key of a data directory that had none, apart from what its first start made.
+func (s *Server) saveOperator(secret string) error {
+	return s.saveSecret("operator.json", map[string]string{"operator_key": secret})
+}
+
+func (s *Server) saveSecret(name string, v any) error {
+	text, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
-	file := filepath.Join(s.cfg.Data, "bootstrap.json")
-	f, err := os.CreateTemp(s.cfg.Data, ".bootstrap-*") // 0600
+	file := filepath.Join(s.cfg.Data, name)
+	f, err := os.CreateTemp(s.cfg.Data, ".secret-*") // 0600
 	if err != nil {
 		return err
 	}
