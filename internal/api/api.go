@@ -80,6 +80,14 @@ func newAPI(c Config) *API {
 // register makes the operations of every resource.
 func (a *API) register() {
 	a.registerAccount()
+	a.registerOrganizations()
+	a.registerUsage()
+	a.registerUsers()
+	a.registerKeys()
+	a.registerRuleSets()
+	a.registerRules()
+	a.registerAccess()
+	a.registerAudit()
 }
 
 // ServeHTTP answers one request.
