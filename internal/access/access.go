@@ -25,5 +25,13 @@ func (a Action) String() string {
 
 // Limits are one organization's. Zero means unlimited, within the server's own bounds.
 type Limits struct {
-	MaxConnections int // connections at the same time
+	MaxConnections      int   // at the same time
+	MaxMessageBytes     int   // of a PUBLISH packet; announced as Maximum Packet Size
+	MaxPublishRate      int   // PUBLISH a second of one connection; beyond it the connection is not read for a while
+	MaxMessageRate      int   // PUBLISH a second of the whole organization; the same
+	MaxMessagesPerMonth int64 // PUBLISH accepted in a calendar month, UTC
+	MaxSubscriptions    int   // of one connection
+	MaxSessions         int   // sessions that outlive their connection, connected or not
+	MaxRetained         int   // retained messages
+	MaxStorageBytes     int64 // what is kept on disk for sessions and as retained messages
 }

@@ -30,6 +30,8 @@ const (
 	WhyNoPassword          = "password_missing"
 	WhyBusy                = "busy"
 	WhyTooManyFailures     = "too_many_failures"
+	WhyExpired             = "expired" // of a token
+	WhyRevoked             = "revoked" // of a token
 )
 
 // Refusal is the error of a log-in that was judged and refused.
@@ -54,6 +56,11 @@ type AuthConfig struct {
 	// organization it tried, whatever it sends. Defaults 100 and one minute; negative: no limit.
 	Failures int
 	Window   time.Duration
+	// Verifier is one that others use too; then Rand, Workers, Queue, Failures and Window are not looked at. Default: one
+	// of its own.
+	Verifier *Verifier
+	// KeyUsed is told that a key logged in; it returns at once.
+	KeyUsed func(organization, key string)
 }
 
 // Authenticator judges log-ins against a Directory. It is for many goroutines, has none of its own and needs no closing.

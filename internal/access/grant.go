@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+	"time"
 
 	"cloudsignal/internal/topic"
 )
@@ -17,6 +18,9 @@ type Grant struct {
 	Server             bool // logged in as server with a secret key: everything inside the organization is allowed
 	Limits             Limits
 	Revision           uint64 // of the organization, when the grant was made
+
+	Expires time.Time // when the credential ends, and the connection with it; zero: never
+	Token   bool      // logged in with a temporary token
 
 	credential string // what it logged in with: the user's password hash, or the key's id
 	open       bool   // the organization has no rules: everything inside it is allowed

@@ -20,6 +20,10 @@ const (
 	PublishableKey KeyKind = "pk" // may be shown to browsers
 	RestrictedKey  KeyKind = "rk" // named scopes
 	LegacyKey      KeyKind = "cs" // the old form of a secret key
+
+	OperatorKey   KeyKind = "op"  // of the server's operator, of no organization
+	SessionKey    KeyKind = "ses" // of a member who has logged in
+	TokenPassword KeyKind = "tkn" // the password of a temporary token
 )
 
 // Full says whether a key of this kind may do everything inside its organization.
@@ -31,7 +35,8 @@ const (
 	checksumDigits = 6
 	digits32       = "abcdefghijklmnopqrstuvwxyz234567"
 	digits36       = "abcdefghijklmnopqrstuvwxyz0123456789"
-	shownDigits    = 4 // of a masked key, all of the checksum
+	shownDigits    = 4  // of a masked key, all of the checksum
+	maxKey         = 64 // bytes of what can be one
 )
 
 var errKey = fault.New(fault.Unauthorized, "this is not an API key; look for a missing or changed character")
@@ -54,7 +59,9 @@ func ParseKey(key string) (KeyKind, error) {
 		return "", errKey
 	}
 	k := KeyKind(kind)
-	if k != SecretKey && k != PublishableKey && k != RestrictedKey && k != LegacyKey {
+	switch k {
+	case SecretKey, PublishableKey, RestrictedKey, LegacyKey, OperatorKey, SessionKey, TokenPassword:
+	default:
 		return "", errKey
 	}
 	for i := range len(rest) {

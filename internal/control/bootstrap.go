@@ -11,6 +11,7 @@ type Bootstrap struct {
 	Organization string          `json:"organization"`
 	Users        []BootstrapUser `json:"users"`
 	SecretKey    string          `json:"secret_key"`
+	OperatorKey  string          `json:"operator_key"`
 }
 
 // BootstrapUser is a user with the name to connect with (agent-01@org_k7xm4pqr2n5t) and its password.

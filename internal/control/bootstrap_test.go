@@ -27,11 +27,11 @@ func TestBootstrap(t *testing.T) {
 	b := saved[0]
 	text, err := json.Marshal(b)
 	want := `^\{"organization":"(org_[a-z0-9]{12})","users":\[\{"username":"agent-01@org_[a-z0-9]{12}","password":"pw_[a-z2-7]{33}"\},` +
-		`\{"username":"dashboard@org_[a-z0-9]{12}","password":"pw_[a-z2-7]{33}"\}\],"secret_key":"sk_[a-z2-7]{39}"\}$`
+		`\{"username":"dashboard@org_[a-z0-9]{12}","password":"pw_[a-z2-7]{33}"\}\],"secret_key":"sk_[a-z2-7]{39}","operator_key":"[^"]*"\}$`
 	if err != nil || !regexp.MustCompile(want).Match(text) {
 		t.Errorf("%v: %s", err, text)
 	}
-	info := must[[]control.OrganizationInfo](t)(f.Organizations(t.Context()))
+	info := must[[]control.OrganizationInfo](t)(f.Organizations(t.Context(), control.System(), "", control.MaxPage))
 	if len(info) != 1 || info[0].ID != b.Organization || info[0].Name != "My Workspace" {
 		t.Errorf("%+v", info)
 	}
@@ -80,7 +80,7 @@ func TestBootstrapThatIsNotSaved(t *testing.T) {
 	if made || !errors.Is(err, full) {
 		t.Errorf("%v, %v", made, err)
 	}
-	if all := must[[]control.OrganizationInfo](t)(f.Organizations(t.Context())); len(all) != 0 || len(f.changes) != 0 {
+	if all := must[[]control.OrganizationInfo](t)(f.Organizations(t.Context(), control.System(), "", control.MaxPage)); len(all) != 0 || len(f.changes) != 0 {
 		t.Errorf("%+v, announced %+v", all, f.changes)
 	}
 	if _, ok := f.directory.Organization(lost.Organization); ok {

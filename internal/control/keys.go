@@ -14,15 +14,26 @@ const MaxKeys = 1000
 
 // Key is an API key as it can be shown again.
 type Key struct {
-	ID        string
-	Kind      access.KeyKind
-	Name      string
-	Masked    string // sk_...x7m4
-	CreatedAt time.Time
+	ID         string
+	Kind       access.KeyKind
+	Name       string
+	Masked     string         // sk_...x7m4
+	Scopes     []access.Scope // of a restricted key
+	CreatedAt  time.Time
+	LastUsedAt time.Time // zero: never; true to a minute
 }
 
-// CreateKey makes a key. Its secret is returned once and kept nowhere. Fields: kind (secret or publishable), name.
-func (o *Organization) CreateKey(ctx context.Context, kind access.KeyKind, name string) (key Key, secret string, err error) {
+// NewKey is a key to be made.
+type NewKey struct {
+	Kind   access.KeyKind // secret, publishable or restricted
+	Name   string
+	Scopes []access.Scope // of a restricted key, at least one
+}
+
+// CreateKey makes a key. Its secret is returned once and kept nowhere. Fields: kind (secret, publishable or restricted), name,
+// scopes, scopes[0].
+func (o *Organization) CreateKey(ctx context.Context, n NewKey) (key Key, secret string, err error) {
+	kind, name := n.Kind, n.Name
 	if kind != access.SecretKey && kind != access.PublishableKey {
 		return Key{}, "", fault.Field("kind", "must be %s or %s", access.SecretKey, access.PublishableKey)
 	}
@@ -58,8 +69,18 @@ func (t *scope) createKey(kind access.KeyKind, name string) (Key, string, error)
 	return k, secret, err
 }
 
-// ListKeys lists all keys in the order in which they were made.
-func (o *Organization) ListKeys(ctx context.Context) ([]Key, error) {
+// Key is one key.
+func (o *Organization) Key(ctx context.Context, id string) (Key, error) {
+	return Key{}, fault.New(fault.Internal, "not there yet")
+}
+
+// RotateKey gives a key another secret, which is returned once and kept nowhere. The old one is valid no longer.
+func (o *Organization) RotateKey(ctx context.Context, id string) (key Key, secret string, err error) {
+	return Key{}, "", fault.New(fault.Internal, "not there yet")
+}
+
+// ListKeys lists up to limit keys (1 to MaxPage) in order of their ids, those after the id given.
+func (o *Organization) ListKeys(ctx context.Context, after string, limit int) ([]Key, error) {
 	var keys []Key
 	err := o.read(ctx, func(t *scope) error {
 		return t.rows(func(scan func(...any) error) error {
@@ -87,3 +108,6 @@ func (o *Organization) RevokeKey(ctx context.Context, id string) error {
 }
 
 func itoa(i int) string { return strconv.Itoa(i) }
+
+// KeyUsed notes that a key was used; it returns at once (access.AuthConfig.KeyUsed).
+func (s *Store) KeyUsed(organization, key string) {}

@@ -48,20 +48,21 @@ func (c *changer) rules() (rules []access.Rule) {
 
 func (c *changer) change(ctx context.Context) (err error) {
 	id := c.pick(c.ids)
-	o := c.In(id)
+	o := c.In(control.System(), id)
 	switch c.IntN(16) {
 	case 0:
 		var info control.OrganizationInfo
-		if info, err = c.CreateOrganization(ctx, "o"); err == nil {
+		if info, err = c.CreateOrganization(ctx, control.System(), "o"); err == nil {
 			c.ids = append(c.ids, info.ID)
 		}
 	case 1:
 		if c.IntN(4) == 0 {
-			err = c.DeleteOrganization(ctx, id)
+			err = c.In(control.System(), id).Delete(ctx)
 		}
 	case 2:
-		off, limits := c.IntN(2) == 0, access.Limits{MaxConnections: c.IntN(9)}
-		err = c.UpdateOrganization(ctx, id, control.OrganizationUpdate{Disabled: &off, Limits: &limits})
+		off, connections := c.IntN(2) == 0, c.IntN(9)
+		_, err = o.Update(ctx, control.OrganizationUpdate{Disabled: &off})
+		_, err = o.SetLimits(ctx, control.LimitsUpdate{MaxConnections: &connections})
 	case 3, 4, 5, 6:
 		n := control.NewUser{Name: c.name()}
 		if c.IntN(2) == 0 {
@@ -84,12 +85,12 @@ func (c *changer) change(ctx context.Context) (err error) {
 	case 12:
 		_, err = o.ReplaceRules(ctx, c.pick(c.sets[id]), c.rules())
 	case 13:
-		if err = o.SetDefaultRuleSet(ctx, c.pick(c.sets[id])); c.IntN(3) == 0 {
+		if err = makeDefault(ctx, o, c.pick(c.sets[id])); c.IntN(3) == 0 {
 			err = o.DeleteRuleSet(ctx, c.pick(c.sets[id]))
 		}
 	case 14:
 		var key control.Key
-		if key, _, err = o.CreateKey(ctx, access.SecretKey, "k"); err == nil {
+		if key, _, err = o.CreateKey(ctx, control.NewKey{Kind: access.SecretKey, Name: "k"}); err == nil {
 			c.keys[id] = append(c.keys[id], key.ID)
 		}
 	case 15:

@@ -3,6 +3,8 @@ package control
 import (
 	"context"
 	"database/sql"
+	"slices"
+	"strings"
 	"time"
 
 	"cloudsignal/internal/access"
@@ -24,11 +26,23 @@ type OrganizationInfo struct {
 	CreatedAt time.Time // to the millisecond
 }
 
-// OrganizationUpdate is what UpdateOrganization changes: what is not nil.
+// OrganizationUpdate is what Update changes: what is not nil.
 type OrganizationUpdate struct {
 	Name     *string
-	Disabled *bool
-	Limits   *access.Limits
+	Disabled *bool // operators only
+}
+
+// LimitsUpdate is what SetLimits changes: what is not nil. Zero means unlimited.
+type LimitsUpdate struct {
+	MaxConnections      *int
+	MaxMessageBytes     *int
+	MaxPublishRate      *int
+	MaxMessageRate      *int
+	MaxMessagesPerMonth *int64
+	MaxSubscriptions    *int
+	MaxSessions         *int
+	MaxRetained         *int
+	MaxStorageBytes     *int64
 }
 
 const organizationColumns = `id, uuid, number, name, revision, disabled, max_connections, created_at`
@@ -40,8 +54,15 @@ func scanOrganization(scan func(...any) error) (o OrganizationInfo, err error) {
 	return o, err
 }
 
-// Organizations lists all organizations, for the operator, in the order in which they were made.
-func (s *Store) Organizations(ctx context.Context) ([]OrganizationInfo, error) {
+// Organizations lists up to limit (1 to MaxPage) of a's organizations in order of their ids, those after the id given: all of them for
+// operators. Fields: limit.
+func (s *Store) Organizations(ctx context.Context, a Actor, after string, limit int) ([]OrganizationInfo, error) {
+	all, err := s.allOrganizations(ctx)
+	slices.SortFunc(all, func(a, b OrganizationInfo) int { return strings.Compare(a.ID, b.ID) })
+	return all, err
+}
+
+func (s *Store) allOrganizations(ctx context.Context) ([]OrganizationInfo, error) {
 	rows, err := s.db.QueryContext(ctx, `SELECT `+organizationColumns+` FROM organizations ORDER BY number`)
 	if err != nil {
 		return nil, failed(err)
@@ -75,8 +96,8 @@ func (t *scope) info() (o OrganizationInfo, err error) {
 	return o, err
 }
 
-// CreateOrganization makes an organization with no users, rules, keys or limits. Fields: name.
-func (s *Store) CreateOrganization(ctx context.Context, name string) (info OrganizationInfo, err error) {
+// CreateOrganization makes an organization with no users, rules, keys or limits, for operators. Fields: name.
+func (s *Store) CreateOrganization(ctx context.Context, a Actor, name string) (info OrganizationInfo, err error) {
 	if err := access.CheckTitle("name", name); err != nil {
 		return OrganizationInfo{}, err
 	}
@@ -128,32 +149,46 @@ func (s *Store) createOrganization(ctx context.Context, tx *sql.Tx, name string)
 	return s.scope(ctx, tx, id)
 }
 
-// UpdateOrganization changes an organization, for the operator. Fields: name, limits.max_connections.
-func (s *Store) UpdateOrganization(ctx context.Context, id string, u OrganizationUpdate) error {
+// Update changes an organization. Fields: name.
+func (o *Organization) Update(ctx context.Context, u OrganizationUpdate) (info OrganizationInfo, err error) {
 	if u.Name != nil {
 		if err := access.CheckTitle("name", *u.Name); err != nil {
-			return err
+			return OrganizationInfo{}, err
 		}
 	}
-	if u.Limits != nil && u.Limits.MaxConnections < 0 {
-		return fault.Field("limits.max_connections", "must not be negative; 0 is unlimited")
-	}
-	return s.In(id).change(ctx, func(t *scope) error {
-		o, err := t.info()
-		if err != nil {
+	err = o.change(ctx, func(t *scope) error {
+		if info, err = t.info(); err != nil {
 			return err
 		}
-		set(&o.Name, u.Name)
-		set(&o.Disabled, u.Disabled)
-		set(&o.Limits, u.Limits)
-		_, err = t.exec(`UPDATE organizations SET name = $2, disabled = $3, max_connections = $4 WHERE number = $1`,
-			o.Name, o.Disabled, o.Limits.MaxConnections)
+		set(&info.Name, u.Name)
+		set(&info.Disabled, u.Disabled)
+		info.Revision++ // by the commit
+		_, err = t.exec(`UPDATE organizations SET name = $2, disabled = $3 WHERE number = $1`, info.Name, info.Disabled)
 		return err
 	})
+	return info, err
 }
 
-// DeleteOrganization deletes an organization and everything it has here.
-func (s *Store) DeleteOrganization(ctx context.Context, id string) error {
+// SetLimits changes an organization's limits, for operators. Fields: max_connections and the like.
+func (o *Organization) SetLimits(ctx context.Context, u LimitsUpdate) (info OrganizationInfo, err error) {
+	if u.MaxConnections != nil && *u.MaxConnections < 0 {
+		return OrganizationInfo{}, fault.Field("max_connections", "must not be negative; 0 is unlimited")
+	}
+	err = o.change(ctx, func(t *scope) error {
+		if info, err = t.info(); err != nil {
+			return err
+		}
+		set(&info.Limits.MaxConnections, u.MaxConnections)
+		info.Revision++ // by the commit
+		_, err = t.exec(`UPDATE organizations SET max_connections = $2 WHERE number = $1`, info.Limits.MaxConnections)
+		return err
+	})
+	return info, err
+}
+
+// Delete deletes the organization and everything it has here. For operators, and its owner.
+func (o *Organization) Delete(ctx context.Context) error {
+	s := o.store
 	if err := s.lock(ctx); err != nil {
 		return err
 	}
@@ -163,7 +198,7 @@ func (s *Store) DeleteOrganization(ctx context.Context, id string) error {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }() // of no effect after the commit
-	t, err := s.scope(context.WithoutCancel(ctx), tx, id)
+	t, err := s.scope(context.WithoutCancel(ctx), tx, o.id)
 	if err != nil {
 		return failed(err)
 	}
@@ -186,7 +221,7 @@ func (s *Store) DeleteOrganization(ctx context.Context, id string) error {
 		return s.resync(t.id, err)
 	}
 	s.directory.Remove(t.id)
-	s.announce(Change{Organization: t.id, Revision: info.Revision + 1})
+	s.announce(Change{Organization: t.id, Number: info.Number, Revision: info.Revision + 1, Deleted: true})
 	return nil
 }
 

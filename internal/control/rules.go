@@ -217,9 +217,46 @@ func (o *Organization) DeleteRuleSet(ctx context.Context, id string) error {
 	})
 }
 
-// SetDefaultRuleSet makes a rule set the one that judges every user who was given none.
-func (o *Organization) SetDefaultRuleSet(ctx context.Context, id string) error {
-	return o.change(ctx, func(t *scope) error { return t.setDefault(id) })
+// RuleSetUpdate is what UpdateRuleSet changes: what is not nil.
+type RuleSetUpdate struct {
+	Name    *string
+	Default *bool // true: it judges every user who was given none, in the place of the set that did
+}
+
+// UpdateRuleSet changes what a rule set is called, and whether it is the default one. Fields: name. A name that is taken is a Conflict.
+func (o *Organization) UpdateRuleSet(ctx context.Context, id string, u RuleSetUpdate) (set access.RuleSet, err error) {
+	err = o.change(ctx, func(t *scope) error {
+		if err := t.setDefault(id); err != nil {
+			return err
+		}
+		set, err = t.ruleSet(id)
+		return err
+	})
+	return set, err
+}
+
+// RuleUpdate is what UpdateRule changes: what is not nil. Position is the rule's new place in its set, from 0.
+type RuleUpdate struct {
+	User, Topic *string
+	Permission  *access.Permission
+	Effect      *access.Effect
+	Priority    *int
+	Position    *int
+}
+
+// CreateRule puts a rule into a set at a position, from 0; nil is the end. Fields: user, topic, permission, effect, priority, position.
+func (o *Organization) CreateRule(ctx context.Context, set string, r access.Rule, position *int) (access.Rule, error) {
+	return access.Rule{}, fault.New(fault.Internal, "not there yet")
+}
+
+// UpdateRule changes one rule of a set. Fields as of CreateRule.
+func (o *Organization) UpdateRule(ctx context.Context, set, id string, u RuleUpdate) (access.Rule, error) {
+	return access.Rule{}, fault.New(fault.Internal, "not there yet")
+}
+
+// DeleteRule takes a rule out of a set.
+func (o *Organization) DeleteRule(ctx context.Context, set, id string) error {
+	return fault.New(fault.Internal, "not there yet")
 }
 
 func (t *scope) setDefault(id string) error {

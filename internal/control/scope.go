@@ -14,15 +14,18 @@ import (
 	"cloudsignal/internal/fault"
 )
 
-// Organization is the way to everything an organization has. It may name one that is not there: then every method fails
-// with NotFound.
+// Organization is the way to everything an organization has, for one actor. It may name one that is not there, or is not the actor's: then
+// every method fails with NotFound. What the actor may not do is Forbidden.
 type Organization struct {
 	store *Store
+	actor Actor
 	id    string
 }
 
-// In is the handle of an organization, by its id or its UUID.
-func (s *Store) In(organization string) *Organization { return &Organization{s, organization} }
+// In is the handle of an organization, by its id or its UUID, for an actor.
+func (s *Store) In(a Actor, organization string) *Organization {
+	return &Organization{s, a, organization}
+}
 
 // scope is a transaction inside one organization. Its statements have the organization's number as $1 whatever they are
 // given: one that does not use it is refused by the database.
@@ -90,7 +93,7 @@ func (s *Store) commit(t *scope) error {
 		return s.resync(t.id, err)
 	}
 	s.directory.Put(record)
-	s.announce(Change{Organization: record.ID, Revision: record.Revision, Users: t.announced()})
+	s.announce(Change{Organization: record.ID, Number: record.Number, Revision: record.Revision, Users: t.announced()})
 	return nil
 }
 
@@ -111,17 +114,17 @@ func (s *Store) resync(id string, cause error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), resyncTimeout)
 	defer cancel()
 	var record access.OrganizationRecord
-	err := s.In(id).read(ctx, func(t *scope) (err error) {
+	err := s.In(System(), id).read(ctx, func(t *scope) (err error) {
 		record, err = t.record(nil)
 		return err
 	})
 	switch {
 	case err == nil:
 		s.directory.Put(record)
-		s.announce(Change{Organization: id, Revision: record.Revision})
+		s.announce(Change{Organization: id, Number: record.Number, Revision: record.Revision})
 	case fault.CodeOf(err) == fault.NotFound:
 		s.directory.Remove(id)
-		s.announce(Change{Organization: id})
+		s.announce(Change{Organization: id, Deleted: true})
 	}
 	return failed(cause)
 }

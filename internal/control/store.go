@@ -42,14 +42,20 @@ type Options struct {
 	// Announce is told of every change after the Directory has it, in order of the commits. It must not call the Store:
 	// the next change waits for it.
 	Announce func(Change)
+	// Verifier verifies members' passwords; default: one of its own. The log-ins of MQTT users may share it.
+	Verifier *access.Verifier
+	// MinTokenTTL is the shortest life of a temporary token; default DefaultMinTokenTTL.
+	MinTokenTTL time.Duration
 }
 
 // Change says what a change touched. Users are names; nil is everybody in the organization. Server log-ins go by the name
 // server. An organization that was deleted is no longer in the Directory.
 type Change struct {
 	Organization string // the org_ form
+	Number       uint64
 	Revision     uint64
 	Users        []string
+	Deleted      bool
 }
 
 // Store is the control database. It is for many goroutines.
@@ -146,13 +152,13 @@ func migrate(ctx context.Context, db *sql.DB) error {
 }
 
 func (s *Store) loadAll(ctx context.Context) error {
-	all, err := s.Organizations(ctx)
+	all, err := s.allOrganizations(ctx)
 	if err != nil {
 		return err
 	}
 	for _, o := range all {
 		var record access.OrganizationRecord
-		err := s.In(o.ID).read(ctx, func(t *scope) (err error) {
+		err := s.In(System(), o.ID).read(ctx, func(t *scope) (err error) {
 			record, err = t.record(nil)
 			return err
 		})

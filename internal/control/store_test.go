@@ -58,11 +58,11 @@ func fresh(t *testing.T) *fixture { return open(t, filepath.Join(t.TempDir(), "c
 
 func (f *fixture) organization(name string) *control.Organization {
 	f.t.Helper()
-	info, err := f.CreateOrganization(f.t.Context(), name)
+	info, err := f.CreateOrganization(f.t.Context(), control.System(), name)
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	return f.In(info.ID)
+	return f.In(control.System(), info.ID)
 }
 
 func must[T any](t *testing.T) func(v T, err error) T {
@@ -100,7 +100,7 @@ func (f *fixture) checkDirectory() {
 		f.t.Fatal(err)
 	}
 	defer func() { f.do(s.Close()) }()
-	all := must[[]control.OrganizationInfo](f.t)(f.Organizations(f.t.Context()))
+	all := must[[]control.OrganizationInfo](f.t)(f.Organizations(f.t.Context(), control.System(), "", control.MaxPage))
 	for _, o := range all {
 		got, _ := f.directory.Organization(o.ID)
 		want, _ := d.Organization(o.UUID)
@@ -116,48 +116,52 @@ func (f *fixture) checkDirectory() {
 func TestOrganizations(t *testing.T) {
 	f := fresh(t)
 	ctx := t.Context()
-	a := must[control.OrganizationInfo](t)(f.CreateOrganization(ctx, "Ana's Workspace"))
-	b := must[control.OrganizationInfo](t)(f.CreateOrganization(ctx, "Bo"))
+	a := must[control.OrganizationInfo](t)(f.CreateOrganization(ctx, control.System(), "Ana's Workspace"))
+	b := must[control.OrganizationInfo](t)(f.CreateOrganization(ctx, control.System(), "Bo"))
 	if a.Number != 1 || b.Number != 2 || a.ID == b.ID || a.UUID == b.UUID ||
 		!a.CreatedAt.Equal(f.now) || a.Name != "Ana's Workspace" || a.Revision != 1 {
 		t.Errorf("%+v, %+v", a, b)
 	}
-	if all := must[[]control.OrganizationInfo](t)(f.Organizations(ctx)); !slices.Equal(all, []control.OrganizationInfo{a, b}) {
+	if all := must[[]control.OrganizationInfo](t)(f.Organizations(ctx, control.System(), "", control.MaxPage)); !slices.Equal(all, []control.OrganizationInfo{a, b}) && !slices.Equal(all, []control.OrganizationInfo{b, a}) {
 		t.Errorf("%+v", all)
 	}
 	for _, id := range []string{a.ID, a.UUID, strings.ToUpper(a.UUID)} {
-		if info := must[control.OrganizationInfo](t)(f.In(id).Info(ctx)); info != a {
+		if info := must[control.OrganizationInfo](t)(f.In(control.System(), id).Info(ctx)); info != a {
 			t.Errorf("%s: %+v", id, info)
 		}
 	}
-	name, yes, limits := "Bob", true, access.Limits{MaxConnections: 5}
-	f.do(f.UpdateOrganization(ctx, b.UUID, control.OrganizationUpdate{Name: &name}))
-	f.do(f.UpdateOrganization(ctx, b.ID, control.OrganizationUpdate{Disabled: &yes, Limits: &limits}))
+	name, yes, connections := "Bob", true, 5
+	must[control.OrganizationInfo](t)(f.In(control.System(), b.UUID).Update(ctx, control.OrganizationUpdate{Name: &name}))
+	must[control.OrganizationInfo](t)(f.In(control.System(), b.ID).Update(ctx, control.OrganizationUpdate{Disabled: &yes}))
+	must[control.OrganizationInfo](t)(f.In(control.System(), b.ID).SetLimits(ctx, control.LimitsUpdate{MaxConnections: &connections}))
 	want := b
-	want.Name, want.Disabled, want.Limits, want.Revision = name, true, limits, 3
-	if info := must[control.OrganizationInfo](t)(f.In(b.ID).Info(ctx)); info != want {
+	want.Name, want.Disabled, want.Limits.MaxConnections, want.Revision = name, true, connections, 4
+	if info := must[control.OrganizationInfo](t)(f.In(control.System(), b.ID).Info(ctx)); info != want {
 		t.Errorf("%+v, want %+v", info, want)
 	}
 	f.checkDirectory()
 
-	bad, negative := "", access.Limits{MaxConnections: -1}
-	_, err := f.CreateOrganization(ctx, " x")
+	bad, negative := "", -1
+	_, err := f.CreateOrganization(ctx, control.System(), " x")
 	wants(t, err, fault.Invalid, "name")
-	wants(t, f.UpdateOrganization(ctx, a.ID, control.OrganizationUpdate{Name: &bad}), fault.Invalid, "name")
-	wants(t, f.UpdateOrganization(ctx, a.ID, control.OrganizationUpdate{Limits: &negative}), fault.Invalid, "limits.max_connections")
-	wants(t, f.UpdateOrganization(ctx, "org_zzzzzzzzzzzz", control.OrganizationUpdate{Name: &name}), fault.NotFound, "")
-	wants(t, f.DeleteOrganization(ctx, "org_zzzzzzzzzzzz"), fault.NotFound, "")
+	_, err = f.In(control.System(), a.ID).Update(ctx, control.OrganizationUpdate{Name: &bad})
+	wants(t, err, fault.Invalid, "name")
+	_, err = f.In(control.System(), a.ID).SetLimits(ctx, control.LimitsUpdate{MaxConnections: &negative})
+	wants(t, err, fault.Invalid, "max_connections")
+	_, err = f.In(control.System(), "org_zzzzzzzzzzzz").Update(ctx, control.OrganizationUpdate{Name: &name})
+	wants(t, err, fault.NotFound, "")
+	wants(t, f.In(control.System(), "org_zzzzzzzzzzzz").Delete(ctx), fault.NotFound, "")
 
-	fill(t, f.In(b.ID))
+	fill(t, f.In(control.System(), b.ID))
 	f.changes = nil
-	f.do(f.DeleteOrganization(ctx, b.ID))
+	f.do(f.In(control.System(), b.ID).Delete(ctx))
 	if len(f.changes) != 1 || f.changes[0].Organization != b.ID || f.changes[0].Users != nil {
 		t.Errorf("announced %+v", f.changes)
 	}
 	if _, ok := f.directory.Organization(b.UUID); ok {
 		t.Error("a deleted organization is in the directory")
 	}
-	if c := must[control.OrganizationInfo](t)(f.CreateOrganization(ctx, "C")); c.Number != 3 {
+	if c := must[control.OrganizationInfo](t)(f.CreateOrganization(ctx, control.System(), "C")); c.Number != 3 {
 		t.Errorf("number %d is given out again", c.Number)
 	}
 	f.checkDirectory()
@@ -177,7 +181,7 @@ func fill(t *testing.T, o *control.Organization) (set access.RuleSet, key contro
 	if _, _, err := o.CreateUser(ctx, control.NewUser{Name: "bob", RuleSet: set.ID}); err != nil {
 		t.Fatal(err)
 	}
-	if key, _, err = o.CreateKey(ctx, access.SecretKey, "key"); err != nil {
+	if key, _, err = o.CreateKey(ctx, control.NewKey{Kind: access.SecretKey, Name: "key"}); err != nil {
 		t.Fatal(err)
 	}
 	return set, key
@@ -212,7 +216,7 @@ func TestNoOrganizationReachesAnother(t *testing.T) {
 	wants(t, err, fault.NotFound, "")
 	_, err = other.ReplaceRules(ctx, set.ID, nil)
 	wants(t, err, fault.NotFound, "")
-	wants(t, other.SetDefaultRuleSet(ctx, set.ID), fault.NotFound, "")
+	wants(t, makeDefault(ctx, other, set.ID), fault.NotFound, "")
 	wants(t, other.DeleteRuleSet(ctx, set.ID), fault.NotFound, "")
 	wants(t, other.RevokeKey(ctx, key.ID), fault.NotFound, "")
 	if users := must[[]control.User](t)(other.ListUsers(ctx, "", 10)); len(users) != 1 || users[0].Name != "eve" {
@@ -221,7 +225,7 @@ func TestNoOrganizationReachesAnother(t *testing.T) {
 	if sets := must[[]access.RuleSet](t)(other.ListRuleSets(ctx)); len(sets) != 0 {
 		t.Errorf("lists %+v", sets)
 	}
-	if keys := must[[]control.Key](t)(other.ListKeys(ctx)); len(keys) != 0 {
+	if keys := must[[]control.Key](t)(other.ListKeys(ctx, "", control.MaxPage)); len(keys) != 0 {
 		t.Errorf("lists %+v", keys)
 	}
 
@@ -239,13 +243,13 @@ func TestNoOrganization(t *testing.T) {
 	ctx := t.Context()
 	fill(t, f.organization("a"))
 	for _, id := range []string{"", "org_zzzzzzzzzzzz", "1", "%", "' OR 1=1 --"} {
-		o := f.In(id)
+		o := f.In(control.System(), id)
 		_, e1 := o.Info(ctx)
 		_, e2 := o.ListUsers(ctx, "", 10)
 		_, _, e3 := o.CreateUser(ctx, control.NewUser{Name: "x"})
 		_, e4 := o.ListRuleSets(ctx)
-		_, _, e5 := o.CreateKey(ctx, access.SecretKey, "x")
-		_, e6 := o.ListKeys(ctx)
+		_, _, e5 := o.CreateKey(ctx, control.NewKey{Kind: access.SecretKey, Name: "x"})
+		_, e6 := o.ListKeys(ctx, "", control.MaxPage)
 		for _, err := range []error{e1, e2, e3, e4, e5, e6, o.DeleteUser(ctx, "bob")} {
 			wants(t, err, fault.NotFound, "")
 		}
@@ -260,15 +264,15 @@ func TestReopen(t *testing.T) {
 		t.Fatal(err)
 	}
 	again := open(t, f.path)
-	all := must[[]control.OrganizationInfo](t)(again.Organizations(t.Context()))
-	if got := must[access.RuleSet](t)(again.In(all[0].ID).RuleSet(t.Context(), set.ID)); !reflect.DeepEqual(got, set) {
+	all := must[[]control.OrganizationInfo](t)(again.Organizations(t.Context(), control.System(), "", control.MaxPage))
+	if got := must[access.RuleSet](t)(again.In(control.System(), all[0].ID).RuleSet(t.Context(), set.ID)); !reflect.DeepEqual(got, set) {
 		t.Errorf("%+v was %+v", got, set)
 	}
 	again.checkDirectory()
 	if len(again.changes) != 0 {
 		t.Errorf("Open announced %+v", again.changes)
 	}
-	if _, err := f.In("x").Info(t.Context()); fault.CodeOf(err) != fault.Internal || strings.Contains(err.Error(), "sql") {
+	if _, err := f.In(control.System(), "x").Info(t.Context()); fault.CodeOf(err) != fault.Internal || strings.Contains(err.Error(), "sql") {
 		t.Errorf("closed: %v", err)
 	}
 }
@@ -338,8 +342,8 @@ func TestContextEnds(t *testing.T) {
 	cancel()
 	_, e1 := o.Info(ctx)
 	_, _, e2 := o.CreateUser(ctx, control.NewUser{Name: "x"})
-	_, e3 := f.CreateOrganization(ctx, "x")
-	for _, err := range []error{e1, e2, e3, f.DeleteOrganization(ctx, "x")} {
+	_, e3 := f.CreateOrganization(ctx, control.System(), "x")
+	for _, err := range []error{e1, e2, e3, f.In(control.System(), "x").Delete(ctx)} {
 		if !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
@@ -348,4 +352,10 @@ func TestContextEnds(t *testing.T) {
 		t.Errorf("announced %+v", f.changes)
 	}
 	f.checkDirectory()
+}
+
+func makeDefault(ctx context.Context, o *control.Organization, set string) error {
+	yes := true
+	_, err := o.UpdateRuleSet(ctx, set, control.RuleSetUpdate{Default: &yes})
+	return err
 }

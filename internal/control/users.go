@@ -8,6 +8,12 @@ import (
 	"cloudsignal/internal/fault"
 )
 
+// DefaultMinTokenTTL is the shortest life of a temporary token unless the operator says otherwise.
+const DefaultMinTokenTTL = time.Minute
+
+// MaxTokenTTL is the longest life of a temporary token.
+const MaxTokenTTL = 24 * time.Hour
+
 // Bounds of users.
 const (
 	MaxUsers = 100_000 // of an organization: all are in memory

@@ -16,6 +16,7 @@ const (
 	NotFound        Code = "not_found"         // there is no such thing, or not for this caller
 	Conflict        Code = "conflict"          // it contradicts what is there
 	Unauthorized    Code = "unauthorized"      // who is asking is not known
+	Expired         Code = "token_expired"     // who is asking is known, by a token that has ended
 	Forbidden       Code = "forbidden"         // who is asking may not
 	Exhausted       Code = "exhausted"         // a limit on how much there may be is reached
 	TooManyRequests Code = "too_many_requests" // later it would work

@@ -1,0 +1,97 @@
+// Package api is the HTTP side of the service: one file per resource. A request passes request.go (its id, its bounds, panics),
+// actor.go (who asks, how often), the typed operation of its resource, and control, which judges and does it. openapi.yaml is
+// generated from the operations.
+package api
+
+import (
+	"io"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"cloudsignal/internal/access"
+	"cloudsignal/internal/control"
+)
+
+// Config is what New needs. Now, Rand and Log have defaults: time.Now, crypto/rand, slog.Default.
+type Config struct {
+	Store     *control.Store
+	Directory *access.Directory
+	Live      Live
+	Now       func() time.Time
+	Rand      io.Reader
+	Log       *slog.Logger
+	SignUp    bool // whoever reaches the server may make an organization
+}
+
+// API is the handler of every path that it knows; any other is a 404 problem. It has no goroutines.
+type API struct {
+	config   Config
+	mux      *http.ServeMux
+	huma     huma.API
+	handler  http.Handler
+	json     []byte // the OpenAPI document
+	counters counters
+
+	addresses  *buckets // of an address: requests without credentials, and refused ones
+	attempts   *buckets // of an address: log-ins and sign-ups
+	callers    *buckets // of who asks: everything but publishing
+	publishing *buckets // of who asks: publishing
+}
+
+type counters struct {
+	limited, unauthorized, panics, failed atomic.Uint64
+}
+
+// Counters are totals since New.
+type Counters struct {
+	Limited      uint64 // requests answered with 429
+	Unauthorized uint64 // requests answered with 401
+	Panics       uint64 // bugs that were caught
+	Failed       uint64 // other errors of the server's own
+	Forgotten    uint64 // buckets of rate limits dropped because there were too many
+}
+
+// New makes the handler.
+func New(c Config) *API {
+	a := newAPI(c)
+	a.register()
+	a.finish()
+	return a
+}
+
+// newAPI is an API without operations.
+func newAPI(c Config) *API {
+	c = c.withDefaults()
+	a := &API{config: c, mux: http.NewServeMux()}
+	a.addresses = newBuckets("address", 10, 60)
+	a.attempts = newBuckets("attempts", 1.0/3, 20)
+	a.callers = newBuckets("requests", 100, 200)
+	a.publishing = newBuckets("publish", 100, 200)
+	a.huma = humago.New(a.mux, a.description())
+	a.handler = a.outermost()
+	return a
+}
+
+// register makes the operations of every resource.
+func (a *API) register() {
+}
+
+// ServeHTTP answers one request.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.handler.ServeHTTP(w, r) }
+
+// Counters are the totals so far.
+func (a *API) Counters() Counters {
+	c := Counters{
+		Limited: a.counters.limited.Load(), Unauthorized: a.counters.unauthorized.Load(),
+		Panics: a.counters.panics.Load(), Failed: a.counters.failed.Load(),
+	}
+	for _, b := range []*buckets{a.addresses, a.attempts, a.callers, a.publishing} {
+		c.Forgotten += b.forgotten.Load()
+	}
+	return c
+}

@@ -1,0 +1,139 @@
+package api
+
+import (
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"reflect"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+//go:embed openapi.yaml
+var openAPI []byte
+
+// OpenAPI is the document of every operation, OpenAPI 3.1 in YAML. It is not to be changed.
+func OpenAPI() []byte { return openAPI }
+
+const version = "2.0.0" // of the API, which is not the program's
+
+// Names of fields are as they are written in the document. It is a setting of the whole process.
+func init() { huma.ValidateStrictCasing = true }
+
+// description is what the document says before there are operations, and how huma is to work.
+func (a *API) description() huma.Config {
+	schemas := huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
+	schemas.RegisterTypeAlias(reflect.TypeFor[huma.ErrorModel](), reflect.TypeFor[Problem]())
+	format := huma.Format{Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: unmarshal}
+	return huma.Config{
+		OpenAPI: &huma.OpenAPI{
+			OpenAPI: "3.1.0",
+			Info: &huma.Info{
+				Title: "CloudSignal", Version: version, License: &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"},
+				Description: "Organizations with their users, keys, tokens and rules, live. Errors are problem documents (RFC 9457). " +
+					"Lists have pages: next_cursor of one is cursor of the next.",
+			},
+			Servers: []*huma.Server{{URL: "/", Description: "This server"}},
+			Components: &huma.Components{
+				Schemas: schemas, SecuritySchemes: securitySchemes(), Parameters: parameters(), Responses: make(map[string]*huma.Response),
+			},
+			OnAddOperation: []huma.AddOpFunc{learn},
+		},
+		Formats:       map[string]huma.Format{"application/json": format, "json": format},
+		DefaultFormat: "application/json", RejectUnknownQueryParameters: true,
+		Transformers: []huma.Transformer{a.transform},
+	}
+}
+
+func securitySchemes() map[string]*huma.SecurityScheme {
+	return map[string]*huma.SecurityScheme{
+		"bearer": {
+			Type: "http", Scheme: "bearer",
+			Description: "An API key (sk_, pk_, rk_, cs_), a member's session (ses_) or an operator's key (op_). Beside it stand the scopes that a restricted key needs.",
+		},
+		"secretKey": {Type: "apiKey", In: "header", Name: secretHeader, Description: "The same, in a header of its own."},
+	}
+}
+
+func parameters() map[string]*huma.Param {
+	longest := 64
+	return map[string]*huma.Param{"Organization": {
+		Name: organizationHeader, In: "header", Description: "The organization to act in, by id or UUID: for members of several, and for operators.",
+		Schema: &huma.Schema{Type: huma.TypeString, MaxLength: &longest, Examples: []any{"org_k7xm4pqr2n5t"}},
+	}}
+}
+
+// security says which credentials an operation wants, and which scope.
+func security(o *operation) []map[string][]string {
+	scopes := []string{}
+	if o.scope != "" {
+		scopes = append(scopes, string(o.scope))
+	}
+	either := []map[string][]string{{"bearer": scopes}, {"secretKey": scopes}}
+	switch o.auth {
+	case open:
+		return []map[string][]string{{}}
+	case optional:
+		return append([]map[string][]string{{}}, either...)
+	default:
+		return either
+	}
+}
+
+// errorResponse is a response of an error, shared by all operations whose errors are problems.
+func (a *API) errorResponse(o *operation, status int) *huma.Response {
+	schemas := a.huma.OpenAPI().Components.Schemas
+	if o.shape != nil {
+		example := o.shape(newProblem("", "", ""))
+		schema := schemas.Schema(reflect.TypeOf(example), true, "")
+		return &huma.Response{Description: http.StatusText(status), Content: map[string]*huma.MediaType{"application/json": {Schema: schema}}}
+	}
+	name := strconv.Itoa(status)
+	all := a.huma.OpenAPI().Components.Responses
+	if all[name] == nil {
+		all[name] = &huma.Response{
+			Description: http.StatusText(status),
+			Content:     map[string]*huma.MediaType{problemType: {Schema: schemas.Schema(reflect.TypeFor[Problem](), true, "")}},
+		}
+	}
+	return &huma.Response{Ref: "#/components/responses/" + name}
+}
+
+// finish serves the document.
+func (a *API) finish() {
+	text, err := json.Marshal(a.huma.OpenAPI())
+	if err != nil {
+		panic("api: the OpenAPI document: " + err.Error()) // it is made of our own types
+	}
+	a.json = text
+	a.document("/openapi.yaml", "application/yaml", openAPI)
+	a.document("/openapi.json", "application/json", text)
+}
+
+func (a *API) document(path, contentType string, text []byte) {
+	a.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
+		if p := a.limitAddress(&operation{}, w.Header(), callerOf(r.Context())); p != nil {
+			a.refuse(w, nil, p)
+			return
+		}
+		w.Header().Set("Content-Type", contentType)
+		w.Write(text) //nolint:errcheck // the client is gone
+	})
+}
+
+var errNotUTF8 = errors.New("the body is not UTF-8")
+
+// unmarshal reads JSON. Its errors are shown, so they quote nothing.
+func unmarshal(data []byte, v any) error {
+	if !utf8.Valid(data) {
+		return errNotUTF8
+	}
+	err := json.Unmarshal(data, v)
+	if e, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return errors.New("the body is not JSON: look at byte " + strconv.FormatInt(e.Offset, 10))
+	}
+	return err
+}

@@ -1,0 +1,260 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"cloudsignal/internal/fault"
+)
+
+const problemType = "application/problem+json"
+
+// Codes of problems that no fault has: they are about HTTP alone.
+const (
+	codeTooLarge    fault.Code = "too_large"
+	codeMediaType   fault.Code = "unsupported_media_type"
+	codeMethod      fault.Code = "method_not_allowed"
+	codeTimeout     fault.Code = "timeout"
+	maxProblems                = 20  // entries of errors; the detail counts the rest
+	maxProblemPlace            = 256 // bytes of a pointer: it may be made of names that the client chose
+)
+
+// statuses says which status an error with a code is answered with.
+var statuses = map[fault.Code]int{
+	fault.Invalid: http.StatusUnprocessableEntity, fault.NotFound: http.StatusNotFound, fault.Conflict: http.StatusConflict,
+	fault.Unauthorized: http.StatusUnauthorized, fault.Forbidden: http.StatusForbidden, fault.Exhausted: http.StatusForbidden,
+	fault.TooManyRequests: http.StatusTooManyRequests, fault.Unavailable: http.StatusServiceUnavailable,
+	fault.Internal: http.StatusInternalServerError,
+	codeTooLarge:   http.StatusRequestEntityTooLarge, codeMediaType: http.StatusUnsupportedMediaType,
+	codeMethod: http.StatusMethodNotAllowed, codeTimeout: http.StatusRequestTimeout,
+}
+
+// Problem is an RFC 9457 problem document: every error is answered with one, unless its operation has another form. It is an
+// error, so that operations can return it.
+type Problem struct {
+	Type      string         `json:"type" example:"about:blank"`
+	Title     string         `json:"title" example:"Unprocessable Entity" doc:"What the status means."`
+	Status    int            `json:"status" example:"422"`
+	Detail    string         `json:"detail" doc:"A sentence for people." example:"rules[2].topic: must not be empty"`
+	Code      fault.Code     `json:"code" doc:"The kind of problem, for programs." enum:"invalid,not_found,conflict,unauthorized,forbidden,exhausted,too_many_requests,unavailable,internal,token_expired,too_large,unsupported_media_type,method_not_allowed,timeout" example:"invalid"`
+	RequestID string         `json:"request_id" doc:"Names the request in the server's log." example:"req_k7xm4pqr2n5t"`
+	Errors    []ProblemError `json:"errors,omitempty" nullable:"false" doc:"The values that are wrong, 20 at most."`
+
+	header http.Header
+}
+
+// ProblemError is one value that is wrong: in the body, or a parameter.
+type ProblemError struct {
+	Pointer   string `json:"pointer,omitempty" doc:"JSON pointer (RFC 6901) into the body." example:"/rules/2/topic"`
+	Parameter string `json:"parameter,omitempty" doc:"The name of a parameter." example:"limit"`
+	In        string `json:"in,omitempty" enum:"query,path,header" doc:"Where the parameter is."`
+	Detail    string `json:"detail" example:"must not be empty"`
+}
+
+// Error is the detail.
+func (p *Problem) Error() string { return p.Detail }
+
+// GetStatus is the status, for huma.
+func (p *Problem) GetStatus() int { return p.Status }
+
+// GetHeaders are the headers that go with the problem, for huma.
+func (p *Problem) GetHeaders() http.Header { return p.header }
+
+// ContentType is that of problem documents, for huma.
+func (p *Problem) ContentType(string) string { return problemType }
+
+// newProblem is a problem with a code and a sentence.
+func newProblem(id string, code fault.Code, detail string) *Problem {
+	status, ok := statuses[code]
+	if !ok {
+		status = http.StatusInternalServerError
+	}
+	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail, Code: code, RequestID: id}
+}
+
+// problem makes an error one that may be shown. What is not a fault, and the server's own mistakes, are logged and hidden.
+// o may be nil.
+func (a *API) problem(ctx context.Context, o *operation, err error) *Problem {
+	id := callerOf(ctx).id
+	if p, ok := errors.AsType[*Problem](err); ok {
+		return p
+	}
+	switch e, ok := errors.AsType[*fault.Error](err); {
+	case ok && e.Code != fault.Internal:
+		p := newProblem(id, e.Code, e.Error())
+		if e.Field != "" {
+			p.Errors = []ProblemError{o.place(e.Field, e.Message)}
+		}
+		if e.Code == fault.TooManyRequests || e.Code == fault.Unavailable {
+			p.header = http.Header{"Retry-After": {"1"}}
+		}
+		return p
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return newProblem(id, fault.Unavailable, "the request was given up before it was done")
+	}
+	a.failed(ctx, o, err)
+	return hidden(id)
+}
+
+// hidden is what a client sees of the server's own mistakes.
+func hidden(id string) *Problem {
+	return newProblem(id, fault.Internal, "the server made a mistake; its log has it under this request_id")
+}
+
+// failed logs an error of the server's own, with its cause, once.
+func (a *API) failed(ctx context.Context, o *operation, err error) {
+	a.counters.failed.Add(1)
+	text := err.Error()
+	if cause := errors.Unwrap(err); cause != nil {
+		text += ": " + cause.Error()
+	}
+	a.config.Log.Error("a request failed", "request_id", callerOf(ctx).id, "operation", o.name(), "error", text)
+}
+
+// place says where the field of a fault ("rules[2].topic") is: a parameter of the operation unless its body has such a field.
+func (o *operation) place(field, detail string) ProblemError {
+	first := field
+	if i := strings.IndexAny(field, ".["); i >= 0 {
+		first = field[:i]
+	}
+	if o != nil && !slices.Contains(o.fields, first) {
+		if in, ok := o.parameters[first]; ok {
+			return ProblemError{Parameter: field, In: in, Detail: detail}
+		}
+	}
+	return ProblemError{Pointer: pointer(field), Detail: detail}
+}
+
+// pointer makes "rules[2].topic" "/rules/2/topic".
+func pointer(path string) string {
+	if path == "" {
+		return ""
+	}
+	path = strings.ReplaceAll(strings.ReplaceAll(path, "~", "~0"), "/", "~1")
+	path = "/" + strings.NewReplacer("[", "/", "]", "", ".", "/").Replace(path)
+	if len(path) > maxProblemPlace {
+		path = strings.ToValidUTF8(path[:maxProblemPlace], "")
+	}
+	return path
+}
+
+// retold makes an error of huma's, about the form of a request, a problem.
+func (a *API) retold(ctx huma.Context, e *huma.ErrorModel) *Problem {
+	id := callerOf(ctx.Context()).id
+	var p *Problem
+	switch e.Status {
+	case http.StatusRequestEntityTooLarge:
+		return newProblem(id, codeTooLarge, tooLarge(ctx.Operation().MaxBodyBytes-1))
+	case http.StatusRequestTimeout:
+		return newProblem(id, codeTimeout, "the body did not arrive in time")
+	case http.StatusUnsupportedMediaType:
+		return newProblem(id, codeMediaType, "the body must be JSON: Content-Type: application/json")
+	case http.StatusBadRequest, http.StatusUnprocessableEntity:
+		p = newProblem(id, fault.Invalid, e.Detail)
+		p.Status, p.Title = e.Status, http.StatusText(e.Status)
+	default:
+		// A body that cannot be read: the client is gone.
+		p = newProblem(id, fault.Internal, "the request cannot be read")
+		p.Status, p.Title = e.Status, http.StatusText(e.Status)
+		return p
+	}
+	for _, d := range e.Errors {
+		p.Errors = append(p.Errors, retoldDetail(d))
+	}
+	if n := len(p.Errors); n > 0 {
+		first := p.Errors[0]
+		p.Detail = first.Detail
+		if at := first.Pointer + first.Parameter; at != "" {
+			p.Detail = at + ": " + first.Detail
+		}
+		if n > 1 {
+			p.Detail += fmt.Sprintf(" (and %d more)", n-1)
+		}
+		p.Errors = p.Errors[:min(n, maxProblems)]
+	}
+	return p
+}
+
+func retoldDetail(d *huma.ErrorDetail) ProblemError {
+	in, path, _ := strings.Cut(d.Location, ".")
+	if in != "body" {
+		return ProblemError{Parameter: path[:min(len(path), maxProblemPlace)], In: in, Detail: d.Message}
+	}
+	var missing string
+	switch n, _ := fmt.Sscanf(d.Message, "expected required property %s to be present", &missing); {
+	case n == 1:
+		return ProblemError{Pointer: pointer(strings.TrimPrefix(path+"."+missing, ".")), Detail: "is required"}
+	case d.Message == "unexpected property":
+		return ProblemError{Pointer: pointer(path), Detail: "there is no such field"}
+	case strings.HasPrefix(d.Message, "json: "):
+		// It has the names of our types, and only the validator knows where it is; the bounds in the schemas keep it away.
+		return ProblemError{Pointer: pointer(path), Detail: "a value is of the wrong type or too large"}
+	}
+	return ProblemError{Pointer: pointer(path), Detail: d.Message}
+}
+
+func tooLarge(limit int64) string { return fmt.Sprintf("the body has more than %d bytes", limit) }
+
+// transform is the last that an answer passes before it is written: errors take the form that their operation has.
+func (a *API) transform(ctx huma.Context, _ string, v any) (any, error) {
+	p, ok := v.(*Problem)
+	if !ok {
+		e, ok := v.(*huma.ErrorModel)
+		if !ok {
+			return v, nil
+		}
+		p = a.retold(ctx, e)
+	}
+	if o := operationOf(ctx); o != nil && o.shape != nil {
+		ctx.SetHeader("Content-Type", "application/json")
+		return o.shape(p), nil
+	}
+	return p, nil
+}
+
+// refuse answers with a problem before the operation is reached. o may be nil.
+func (a *API) refuse(w http.ResponseWriter, o *operation, p *Problem) {
+	var body any = p
+	h := w.Header()
+	for name, values := range p.header {
+		h[name] = values
+	}
+	h.Set("Content-Type", problemType)
+	if o != nil && o.shape != nil {
+		h.Set("Content-Type", "application/json")
+		body = o.shape(p)
+	}
+	switch p.Status {
+	case http.StatusUnauthorized:
+		a.counters.unauthorized.Add(1)
+	case http.StatusTooManyRequests:
+		a.counters.limited.Add(1)
+	}
+	w.WriteHeader(p.Status)
+	json.NewEncoder(w).Encode(body) //nolint:errcheck // the client is gone
+}
+
+// stamp is a time as the API shows it: RFC 3339, UTC, milliseconds. The zero time is "", which is left out.
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02T15:04:05.000Z")
+}
+
+// limitedBy is the problem of a request beyond a limit.
+func limitedBy(id string, b *buckets, v verdict) *Problem {
+	p := newProblem(id, fault.TooManyRequests, "too many requests; wait "+strconv.Itoa(max(1, seconds(v.retry)))+" s")
+	p.header = make(http.Header)
+	b.announce(p.header, v)
+	return p
+}
