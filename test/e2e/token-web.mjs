@@ -127,5 +127,5 @@ await run(async () => {
   step('what the pages reported');
   same(problems, [], 'problems');
   ok('no console errors, no violations of the content security policy, no requests to elsewhere');
-  await revoked(a); // the browser reports the refused refresh as an error of the page, which it is not
+  await revoked(b); // the browser reports the refused refresh as an error of the page, which it is not
 }, 120_000);
