@@ -63,9 +63,9 @@ func (a *API) identify(ctx context.Context, o *operation, h http.Header, r *http
 		return limitedBy(c.id, b, v)
 	}
 	b.announce(h, v)
-	named := r.PathValue("organization")
-	if named == "" {
-		named = r.Header.Get(organizationHeader)
+	named := r.Header.Get(organizationHeader)
+	if inPath := r.PathValue("organization"); inPath != "" && actor.Kind != control.KeyActor {
+		named = inPath // a key's path is looked at by Store.In
 	}
 	if named != "" {
 		if actor, err = a.config.Store.Within(ctx, actor, named); err != nil {
@@ -73,10 +73,10 @@ func (a *API) identify(ctx context.Context, o *operation, h http.Header, r *http
 		}
 	}
 	c.actor = actor
-	if o.scope == "" {
+	if o.scope == "" || o.server && actor.Kind != control.KeyActor {
 		return nil
 	}
-	if actor.Organization == "" && !o.server {
+	if actor.Organization == "" {
 		return a.problem(ctx, o, fault.Field(organizationHeader, "say which organization this is about; GET /v2/organizations lists yours"))
 	}
 	if !actor.May(o.scope) {

@@ -79,6 +79,7 @@ func newAPI(c Config) *API {
 
 // register makes the operations of every resource.
 func (a *API) register() {
+	a.registerAccount()
 }
 
 // ServeHTTP answers one request.

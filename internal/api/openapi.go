@@ -20,8 +20,12 @@ func OpenAPI() []byte { return openAPI }
 
 const version = "2.0.0" // of the API, which is not the program's
 
-// Names of fields are as they are written in the document. It is a setting of the whole process.
-func init() { huma.ValidateStrictCasing = true }
+// What huma keeps as settings of the whole process: fields have the names in the document and no others, and a list is a list,
+// never null.
+func init() {
+	huma.ValidateStrictCasing = true
+	huma.DefaultArrayNullable = false
+}
 
 // description is what the document says before there are operations, and how huma is to work.
 func (a *API) description() huma.Config {

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -35,14 +34,15 @@ type operation struct {
 	summary string
 	text    string // more than the summary, if there is more to say
 
-	auth     auth
-	scope    access.Scope // that the caller needs; empty: any credentials do
-	status   int          // of success; 0: 200, or 204 without a body
-	body     int64        // greatest body in bytes; 0: maxBody
-	conflict bool         // what is there may be in the way: 409
-	bucket   *buckets     // which limit counts it; nil: callers, or addresses if nobody has shown credentials
-	cors     bool         // pages of any origin may call it
-	shape    func(*Problem) any
+	auth   auth
+	scope  access.Scope // that the caller needs; empty: any credentials do
+	status int          // of success; 0: 200, or 204 without a body
+	body   int64        // greatest body in bytes; 0: maxBody
+	server bool         // it is about no one organization: scope is a key's alone, and control judges the others
+	also   []int        // statuses of errors beside the usual ones
+	bucket *buckets     // which limit counts it; nil: callers, or addresses if nobody has shown credentials
+	cors   bool         // pages of any origin may call it
+	shape  func(*Problem) any
 
 	parameters map[string]string // name to where it is
 	fields     []string          // of the body
@@ -152,9 +152,7 @@ func (a *API) responses(o *operation) map[string]*huma.Response {
 	if o.scope != "" {
 		statuses = append(statuses, http.StatusForbidden)
 	}
-	if o.conflict {
-		statuses = append(statuses, http.StatusConflict)
-	}
+	statuses = append(statuses, o.also...)
 	if o.method != http.MethodGet && o.method != http.MethodDelete {
 		statuses = append(statuses, http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
 	}
@@ -169,10 +167,4 @@ func (a *API) responses(o *operation) map[string]*huma.Response {
 func allowOrigins(h http.Header) {
 	h.Set("Access-Control-Allow-Origin", "*")
 	h.Set("Access-Control-Expose-Headers", "X-Request-Id, Retry-After, RateLimit, RateLimit-Policy")
-}
-
-// title makes "rule-sets" "Rule sets".
-func title(s string) string {
-	s = strings.ReplaceAll(s, "-", " ")
-	return strings.ToUpper(s[:1]) + s[1:]
 }

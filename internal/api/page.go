@@ -19,7 +19,7 @@ type page struct {
 
 // list is a page of a list.
 type list[T any] struct {
-	Data       []T    `json:"data" nullable:"false"`
+	Data       []T    `json:"data"`
 	NextCursor string `json:"next_cursor,omitempty" doc:"For the next page; there is none at the end."`
 }
 

@@ -33,6 +33,7 @@ var statuses = map[fault.Code]int{
 	fault.Invalid: http.StatusUnprocessableEntity, fault.NotFound: http.StatusNotFound, fault.Conflict: http.StatusConflict,
 	fault.Unauthorized: http.StatusUnauthorized, fault.Forbidden: http.StatusForbidden, fault.Exhausted: http.StatusForbidden,
 	fault.TooManyRequests: http.StatusTooManyRequests, fault.Unavailable: http.StatusServiceUnavailable,
+	fault.Expired:  http.StatusUnauthorized,
 	fault.Internal: http.StatusInternalServerError,
 	codeTooLarge:   http.StatusRequestEntityTooLarge, codeMediaType: http.StatusUnsupportedMediaType,
 	codeMethod: http.StatusMethodNotAllowed, codeTimeout: http.StatusRequestTimeout,
@@ -47,7 +48,7 @@ type Problem struct {
 	Detail    string         `json:"detail" doc:"A sentence for people." example:"rules[2].topic: must not be empty"`
 	Code      fault.Code     `json:"code" doc:"The kind of problem, for programs." enum:"invalid,not_found,conflict,unauthorized,forbidden,exhausted,too_many_requests,unavailable,internal,token_expired,too_large,unsupported_media_type,method_not_allowed,timeout" example:"invalid"`
 	RequestID string         `json:"request_id" doc:"Names the request in the server's log." example:"req_k7xm4pqr2n5t"`
-	Errors    []ProblemError `json:"errors,omitempty" nullable:"false" doc:"The values that are wrong, 20 at most."`
+	Errors    []ProblemError `json:"errors,omitempty" doc:"The values that are wrong, 20 at most."`
 
 	header http.Header
 }
@@ -232,12 +233,6 @@ func (a *API) refuse(w http.ResponseWriter, o *operation, p *Problem) {
 	if o != nil && o.shape != nil {
 		h.Set("Content-Type", "application/json")
 		body = o.shape(p)
-	}
-	switch p.Status {
-	case http.StatusUnauthorized:
-		a.counters.unauthorized.Add(1)
-	case http.StatusTooManyRequests:
-		a.counters.limited.Add(1)
 	}
 	w.WriteHeader(p.Status)
 	json.NewEncoder(w).Encode(body) //nolint:errcheck // the client is gone

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"path"
@@ -54,7 +55,7 @@ func (a *API) outermost() http.Handler {
 		h.Set("Referrer-Policy", "no-referrer")
 		ctx, cancel := context.WithTimeout(context.WithValue(r.Context(), callerKey{}, c), requestTimeout)
 		defer cancel()
-		out := &writer{ResponseWriter: w}
+		out := &writer{ResponseWriter: w, counters: &a.counters}
 		defer a.caught(ctx, out)
 		a.route(out, r.WithContext(ctx))
 	})
@@ -138,14 +139,21 @@ func remote(r *http.Request) netip.Addr {
 	return a.Addr().Unmap().WithZone("")
 }
 
-// writer knows whether an answer has begun.
+// writer knows whether an answer has begun, and counts refusals.
 type writer struct {
 	http.ResponseWriter
-	wrote bool
+	counters *counters
+	wrote    bool
 }
 
 func (w *writer) WriteHeader(status int) {
 	w.wrote = true
+	switch status {
+	case http.StatusUnauthorized:
+		w.counters.unauthorized.Add(1)
+	case http.StatusTooManyRequests:
+		w.counters.limited.Add(1)
+	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
@@ -163,6 +171,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Rand == nil {
 		c.Rand = rand.Reader
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
 	}
 	return c
 }
