@@ -90,6 +90,14 @@ func (a *API) register() {
 	a.registerPublish()
 	a.registerRetained()
 	a.registerSessions()
+	a.registerOrganizations()
+	a.registerUsage()
+	a.registerUsers()
+	a.registerKeys()
+	a.registerRuleSets()
+	a.registerRules()
+	a.registerAccess()
+	a.registerAudit()
 }
 
 // ServeHTTP answers one request.

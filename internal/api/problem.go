@@ -127,6 +127,9 @@ func (o *operation) place(field, detail string) ProblemError {
 	if i := strings.IndexAny(field, ".["); i >= 0 {
 		first = field[:i]
 	}
+	if first == "after" {
+		first, field = "cursor", "cursor" // control's word for it
+	}
 	if o != nil && !slices.Contains(o.fields, first) {
 		if in, ok := o.parameters[first]; ok {
 			return ProblemError{Parameter: field, In: in, Detail: detail}
