@@ -1,17 +1,18 @@
-// Makes dist/try.html, one page with its script and style inline, from src/. The same packages give the same bytes.
-//   node build.mjs           writes it
+// Makes dist/try.html, one page with its script and style inline, from src/, and the mqtt.js of examples/web. The same
+// packages give the same bytes.
+//   node build.mjs           writes them
 //   node build.mjs --check   fails if what is there differs
 import { readFile, writeFile, mkdir } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 
 const at = (path) => fileURLToPath(new URL(path, import.meta.url));
-const OUT = at('dist/try.html');
 
 // Its licence asks that the notice goes with every copy.
 const licence = await readFile(at('node_modules/mqtt/LICENSE.md'), 'utf8');
 if (licence.includes('*/')) throw new Error('the licence of mqtt.js holds "*/"');
-const NOTICE = `/*! This page contains mqtt.js.\n\n${licence.trim()}\n*/`;
+const notice = (what) => `/*! This ${what} contains mqtt.js.\n\n${licence.trim()}\n*/`;
 
 const common = {
   absWorkingDir: at('.'),
@@ -37,23 +38,31 @@ function inline(page, name, text) {
 }
 
 const style = await compile({ entryPoints: ['src/try.css'] });
-const script = await compile({
-  entryPoints: ['src/try.js'],
-  format: 'iife',
-  platform: 'browser',
-  define: { 'process.env.NODE_ENV': '"production"' },
-  banner: { js: NOTICE },
+const bundle = { platform: 'browser', define: { 'process.env.NODE_ENV': '"production"' } };
+const script = await compile({ ...bundle, entryPoints: ['src/try.js'], format: 'iife', banner: { js: notice('page') } });
+const library = await compile({
+  ...bundle,
+  stdin: { contents: "export { default } from 'mqtt';", resolveDir: at('.') },
+  format: 'esm',
+  banner: { js: notice('file') },
 });
-const page = Buffer.from(inline(inline(await readFile(at('src/try.html'), 'utf8'), 'style', style), 'script', script));
 
-if (process.argv.includes('--check')) {
-  const there = await readFile(OUT).catch(() => Buffer.alloc(0));
-  if (!there.equals(page)) {
-    console.error('web/dist/try.html is not what web/src gives; run: cd web && npm ci && node build.mjs');
-    process.exit(1);
+const made = {
+  'dist/try.html': inline(inline(await readFile(at('src/try.html'), 'utf8'), 'style', style), 'script', script),
+  '../examples/web/page/mqtt.js': `${library}\n`,
+};
+for (const [name, text] of Object.entries(made)) {
+  const file = at(name);
+  const bytes = Buffer.from(text);
+  if (process.argv.includes('--check')) {
+    const there = await readFile(file).catch(() => Buffer.alloc(0));
+    if (!there.equals(bytes)) {
+      console.error(`web/${name} is not what web/src and its packages give; run: cd web && npm ci && node build.mjs`);
+      process.exitCode = 1;
+    }
+    continue;
   }
-} else {
-  await mkdir(at('dist'), { recursive: true });
-  await writeFile(OUT, page);
-  console.log(`dist/try.html: ${page.length} bytes`);
+  await mkdir(dirname(file), { recursive: true });
+  await writeFile(file, bytes);
+  console.log(`${name}: ${bytes.length} bytes`);
 }

@@ -41,6 +41,9 @@ type API struct {
 	attempts   *buckets // of an address: log-ins and sign-ups
 	callers    *buckets // of who asks: everything but publishing
 	publishing *buckets // of who asks: publishing
+	minting    *buckets // of who asks, or of an address: making tokens
+	refreshing *buckets // of an address: refreshing tokens
+	guessing   *buckets // of an address and a token: wrong passwords
 }
 
 type counters struct {
@@ -72,6 +75,9 @@ func newAPI(c Config) *API {
 	a.attempts = newBuckets("attempts", 1.0/3, 20)
 	a.callers = newBuckets("requests", 100, 200)
 	a.publishing = newBuckets("publish", 100, 200)
+	a.minting = newBuckets("tokens", 100, 200)
+	a.refreshing = newBuckets("refresh", 20, 200)
+	a.guessing = newBuckets("guesses", guesses/60.0, guesses)
 	a.huma = humago.New(a.mux, a.description())
 	a.handler = a.outermost()
 	return a
@@ -80,6 +86,10 @@ func newAPI(c Config) *API {
 // register makes the operations of every resource.
 func (a *API) register() {
 	a.registerAccount()
+	a.registerTokens()
+	a.registerPublish()
+	a.registerRetained()
+	a.registerSessions()
 	a.registerOrganizations()
 	a.registerUsage()
 	a.registerUsers()
@@ -99,7 +109,7 @@ func (a *API) Counters() Counters {
 		Limited: a.counters.limited.Load(), Unauthorized: a.counters.unauthorized.Load(),
 		Panics: a.counters.panics.Load(), Failed: a.counters.failed.Load(),
 	}
-	for _, b := range []*buckets{a.addresses, a.attempts, a.callers, a.publishing} {
+	for _, b := range []*buckets{a.addresses, a.attempts, a.callers, a.publishing, a.minting, a.refreshing, a.guessing} {
 		c.Forgotten += b.forgotten.Load()
 	}
 	return c

@@ -1,15 +1,10 @@
 // The page "Try CloudSignal" in Chromium, two tabs that talk to each other over WebSocket and TLS.
 //   node browser-wss.mjs TRY_URL WSS_URL CREDENTIALS_FILE CA_FILE
-// The environment variable CHROMIUM names another browser than /usr/bin/chromium. Rules in force: as in node-wss.mjs.
-import { X509Certificate, createHash, randomBytes } from 'node:crypto';
+// Rules in force: as in node-wss.mjs.
+import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { isIP } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import tls from 'node:tls';
-import { chromium } from 'playwright-core';
-import { WAIT_MS, expect, ok, onExit, run, same, step, user, within } from './check.mjs';
+import { start, watch } from './browser.mjs';
+import { WAIT_MS, expect, ok, run, same, step, user } from './check.mjs';
 
 const [tryURL, wssURL, credentialsFile, caFile] = process.argv.slice(2);
 if (!caFile) {
@@ -21,66 +16,6 @@ const credentials = JSON.parse(readFileSync(credentialsFile, 'utf8'));
 const agent = user(credentials, 'agent-01');
 const dashboard = user(credentials, 'dashboard');
 const CHAT = 'agents/agent-01/chat';
-
-// publicKey is the SHA-256 of the public key of the certificate that a server shows, after it was verified with the CA.
-function publicKey(address) {
-  const { hostname, port } = new URL(address);
-  const host = hostname.replace(/^\[|\]$/g, '');
-  const shown = new Promise((resolve, reject) => {
-    const socket = tls.connect({ host, port: Number(port || 443), ca, servername: isIP(host) ? undefined : host }, () => {
-      const { raw } = socket.getPeerCertificate();
-      socket.end();
-      resolve(createHash('sha256').update(new X509Certificate(raw).publicKey.export({ type: 'spki', format: 'der' })).digest('base64'));
-    });
-    socket.on('error', (err) => reject(new Error(`TLS with ${address}, verified with ${caFile}: ${err.message}`)));
-  });
-  return within(shown, `TLS handshake with ${address}`);
-}
-
-// start starts a browser that accepts these public keys, beside what the system trusts, and no other certificate.
-async function start(keys) {
-  const folder = await mkdtemp(join(tmpdir(), 'cloudsignal-browser-'));
-  const remove = () => rm(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
-  onExit(remove);
-  process.env.TMPDIR = folder; // for what the browser and its driver leave behind
-  const context = await chromium.launchPersistentContext(folder, {
-    executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
-    headless: true,
-    timeout: WAIT_MS,
-    args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-      '--disable-component-update', '--disable-sync', `--ignore-certificate-errors-spki-list=${keys.join(',')}`],
-  });
-  onExit(async () => {
-    await context.close();
-    await remove();
-  });
-  context.setDefaultTimeout(WAIT_MS);
-  return context;
-}
-
-// watch collects everything a page must not do.
-function watch(context, problems) {
-  const allowed = new URL(tryURL).origin;
-  context.on('request', (r) => {
-    const url = new URL(r.url());
-    if (url.origin !== allowed) problems.push(`request to ${url}`);
-  });
-  context.on('page', (page) => {
-    page.on('websocket', (ws) => {
-      if (new URL(ws.url()).href !== new URL(wssURL).href) problems.push(`WebSocket to ${ws.url()}`);
-    });
-    page.on('console', (m) => {
-      if (m.type() === 'error' || m.type() === 'warning') problems.push(`console ${m.type()}: ${m.text()} (${m.location().url})`);
-    });
-    page.on('pageerror', (err) => problems.push(`uncaught error: ${err.message}`));
-    page.on('requestfailed', (r) => problems.push(`failed request: ${r.url()}: ${r.failure()?.errorText}`));
-  });
-  return context.addInitScript(() => {
-    document.addEventListener('securitypolicyviolation', (e) => {
-      console.error(`CSP violation: ${e.effectiveDirective} ${e.blockedURI}`);
-    });
-  });
-}
 
 // Tab is the page as a person uses it: through its form.
 class Tab {
@@ -239,13 +174,10 @@ async function leavesNothing(a, d) {
 }
 
 await run(async () => {
-  step('certificate');
-  const addresses = [tryURL, wssURL].filter((u) => /^(https|wss):/.test(u));
-  const keys = new Set(await Promise.all(addresses.map(publicKey)));
   step('starting the browser');
-  const context = await start([...keys]);
+  const context = await start([tryURL, wssURL].filter((u) => /^(https|wss):/.test(u)), ca);
   const problems = [];
-  await watch(context, problems);
+  await watch(context, problems, [new URL(tryURL).origin], wssURL);
   step('opening the pages');
   try {
     const d = await Tab.open(context);

@@ -41,11 +41,13 @@ func run(m *testing.M) int {
 	if repository, err = filepath.Abs("../.."); err != nil {
 		panic(err)
 	}
-	build := exec.Command("go", "build", "-o", program, "cloudsignal/cmd/cloudsignal")
-	build.Dir = repository
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building the program: %v\n%s", err, out)
-		return 1
+	for _, build := range [][]string{{program, "cloudsignal/cmd/cloudsignal"}, {filepath.Join(dir, "web-example"), "cloudsignal/examples/web"}} {
+		cmd := exec.Command("go", "build", "-o", build[0], build[1])
+		cmd.Dir = repository
+		if out, err := cmd.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "building %s: %v\n%s", build[1], err, out)
+			return 1
+		}
 	}
 	return m.Run()
 }
