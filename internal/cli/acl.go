@@ -33,7 +33,7 @@ type ruleSet struct {
 
 var ruleWords = words{
 	"name": "NAME", "rules": "rule", "user": "--user", "topic": "--topic", "permission": "--permission", "effect": "--effect",
-	"priority": "--priority", "position": "--position", "default": "--default",
+	"priority": "--priority", "position": "--position", "default": "--default", "id": "SET", "rule": "RULE",
 }
 
 const fileUsage = "file with the rules, YAML or JSON, - for standard input"
@@ -181,7 +181,7 @@ func parseRules(text []byte) ([]rule, error) {
 	} else {
 		err = d.Decode(&set)
 	}
-	if err == nil && d.Decode(new(yaml.Node)) != io.EOF {
+	if err == nil && !errors.Is(d.Decode(new(yaml.Node)), io.EOF) {
 		err = errors.New("it has more than one document")
 	}
 	if err != nil {

@@ -37,7 +37,7 @@ func newAuditList(s Streams) *cobra.Command {
 	flags := c.Flags()
 	equal := map[string]*string{
 		"actor":  flags.String("actor", "", "only what this one did: an id, a name or a kind (key, member, operator, system)"),
-		"action": flags.String("action", "", "only this, such as key.revoke"),
+		"action": flags.String("action", "", "only this, such as key.revoke; key. is all about keys"),
 		"target": flags.String("target", "", "only what was done to this"),
 	}
 	from := flags.String("from", "", "only since then: 24h ago, 2026-11-03 or 2026-11-03T09:30:00Z")

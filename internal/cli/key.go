@@ -90,7 +90,7 @@ func newKeyList(s Streams) *cobra.Command {
 
 func onKey(c *cobra.Command, s Streams, o options, run func(ctx context.Context, a *api, id string) error) *cobra.Command {
 	c.Args = cobra.ExactArgs(1)
-	o.args = []source{ofKeys}
+	o.args, o.words = []source{ofKeys}, words{"id": "KEY_ID"}
 	return onAPI(c, s, o, func(ctx context.Context, a *api, args []string) error {
 		id, err := given("KEY_ID", args[0])
 		if err != nil {

@@ -164,7 +164,7 @@ func newTokenList(s Streams) *cobra.Command {
 
 func onToken(c *cobra.Command, s Streams, run func(ctx context.Context, a *api, id string) error) *cobra.Command {
 	c.Args = cobra.ExactArgs(1)
-	return onAPI(c, s, options{args: []source{ofTokens}}, func(ctx context.Context, a *api, args []string) error {
+	return onAPI(c, s, options{args: []source{ofTokens}, words: words{"id": "TOKEN_ID"}}, func(ctx context.Context, a *api, args []string) error {
 		id, err := given("TOKEN_ID", args[0])
 		if err != nil {
 			return err

@@ -171,7 +171,7 @@ func newUserSet(s Streams) *cobra.Command {
 }
 
 func newUserDelete(s Streams) *cobra.Command {
-	c := &cobra.Command{Use: "delete NAME", Short: "Delete a user, its connections and sessions", Example: "  cloudsignal user delete pump-08"}
+	c := &cobra.Command{Use: "delete NAME", Short: "Delete a user; its connections end", Example: "  cloudsignal user delete pump-08"}
 	return onUser(c, s, options{}, func(ctx context.Context, a *api, name string) error {
 		return a.remove(ctx, route("v2", "users", name), nil)
 	})
