@@ -34,7 +34,8 @@ func New(s Streams, extra ...*cobra.Command) *cobra.Command {
 	root.SetIn(s.In)
 	root.SetOut(s.Out)
 	root.SetErr(s.Err)
-	root.AddCommand(newPub(s), newSub(s), newVersion(s))
+	root.AddCommand(newPub(s), newSub(s), newVersion(s), newSignUp(s), newLogIn(s), newLogOut(s), newWhoAmI(s),
+		newOrg(s), newUser(s), newToken(s), newKey(s), newACL(s), newSession(s), newRetained(s), newAudit(s))
 	root.AddCommand(extra...)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w (%s --help lists the flags)", err, c.CommandPath())
@@ -44,9 +45,10 @@ func New(s Streams, extra ...*cobra.Command) *cobra.Command {
 
 func newVersion(s Streams) *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Args:  cobra.NoArgs,
+		Use:     "version",
+		Short:   "Print the version",
+		Example: "  cloudsignal version",
+		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			_, err := fmt.Fprintln(s.Out, Version())
 			return err

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -22,6 +21,7 @@ import (
 type connectFlags struct {
 	url, username, passwordFile, ca string
 	credentials, as                 string
+	api, organization               string
 	clientID, protocol              string
 	keepAlive                       uint16
 	timeout                         time.Duration
@@ -32,8 +32,10 @@ func (f *connectFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.url, "url", "", "address: mqtts://HOST:8883, wss://HOST:18885/ (CLOUDSIGNAL_URL; default mqtts://localhost:8883)")
 	flags.StringVarP(&f.username, "username", "u", "", "user name, NAME@ORGANIZATION (CLOUDSIGNAL_USERNAME)")
 	flags.StringVar(&f.passwordFile, "password-file", "", "file that holds the password (or set CLOUDSIGNAL_PASSWORD)")
-	flags.StringVar(&f.credentials, "credentials", "", "take user name and password from this bootstrap.json")
+	flags.StringVar(&f.credentials, "credentials", "", "take user name and password from this bootstrap.json (CLOUDSIGNAL_CREDENTIALS)")
 	flags.StringVar(&f.as, "as", "", "with --credentials: which user, or \"server\" for full access")
+	flags.StringVar(&f.organization, "organization", "", "whose key CLOUDSIGNAL_KEY is, org_... (CLOUDSIGNAL_ORGANIZATION; default: the API is asked)")
+	flags.StringVar(&f.api, "api", "", "address of the API, which is asked whose key CLOUDSIGNAL_KEY is (CLOUDSIGNAL_API; default "+defaultAPI+")")
 	flags.StringVar(&f.ca, "ca", "", "file of the authorities to trust, PEM (CLOUDSIGNAL_CA; default the system's)")
 	flags.StringVarP(&f.clientID, "client-id", "i", "", "client identifier (default: the server assigns one; 3.1 needs one)")
 	flags.StringVar(&f.protocol, "protocol", "5.0", "MQTT version: 5.0, 3.1.1 or 3.1")
@@ -53,11 +55,11 @@ func (f *connectFlags) dial(ctx context.Context) (*client.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--url: %w", err)
 	}
-	trust, err := f.trust()
+	trust, err := trust(f.ca)
 	if err != nil {
 		return nil, err
 	}
-	username, password, err := f.identity()
+	username, password, err := f.identity(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -79,15 +81,12 @@ func (f *connectFlags) dial(ctx context.Context) (*client.Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
 	conn, err := client.Dial(ctx, client.Options{Target: client.Target{URL: u, TLS: trust}, Connect: c, ByHand: f.sessionExpiry != 0})
-	var unknown x509.UnknownAuthorityError
-	if errors.As(err, &unknown) {
-		err = fmt.Errorf("%w; for a development certificate give its authority with --ca DATA/tls/ca.pem", err)
-	}
-	return conn, err
+	return conn, trusted(err)
 }
 
-func (f *connectFlags) trust() (*tls.Config, error) {
-	file := cmp.Or(f.ca, os.Getenv("CLOUDSIGNAL_CA"))
+// trust is what certificates are checked against: the authorities of a file, nil for the system's.
+func trust(ca string) (*tls.Config, error) {
+	file := cmp.Or(ca, os.Getenv(envCA))
 	if file == "" {
 		return nil, nil
 	}
@@ -102,51 +101,69 @@ func (f *connectFlags) trust() (*tls.Config, error) {
 	return &tls.Config{RootCAs: pool}, nil
 }
 
-func (f *connectFlags) identity() (username, password string, err error) {
-	if f.credentials != "" {
-		return f.fromCredentials()
+// trusted adds what to do about a certificate of an authority that is not known.
+func trusted(err error) error {
+	var unknown x509.UnknownAuthorityError
+	if errors.As(err, &unknown) {
+		return fmt.Errorf("%w; for a development certificate give its authority with --ca DATA/tls/ca.pem", err)
 	}
-	if f.as != "" {
-		return "", "", errors.New("--as needs --credentials")
-	}
-	username, password = cmp.Or(f.username, os.Getenv("CLOUDSIGNAL_USERNAME")), os.Getenv("CLOUDSIGNAL_PASSWORD")
-	if f.passwordFile != "" {
-		b, err := os.ReadFile(f.passwordFile)
-		if err != nil {
-			return "", "", fmt.Errorf("--password-file: %w", err)
-		}
-		password = strings.TrimRight(string(b), "\r\n")
-	}
-	return username, password, nil
+	return err
 }
 
-// fromCredentials finds a user in the file that a server writes at its first start.
-func (f *connectFlags) fromCredentials() (username, password string, err error) {
-	b, err := os.ReadFile(f.credentials)
-	if err != nil {
-		return "", "", fmt.Errorf("--credentials: %w", err)
+// identity is the first of: --credentials or --as, --username, CLOUDSIGNAL_USERNAME, CLOUDSIGNAL_KEY (full access),
+// CLOUDSIGNAL_CREDENTIALS. Nothing of it is anonymous.
+func (f *connectFlags) identity(ctx context.Context) (username, password string, err error) {
+	name, file := "--credentials", f.credentials
+	if file == "" {
+		name, file = envCredentials, os.Getenv(envCredentials)
 	}
-	var file struct {
-		Organization string `json:"organization"`
-		Users        []struct {
-			Username string `json:"username"`
-			Password string `json:"password"`
-		} `json:"users"`
-		SecretKey string `json:"secret_key"`
+	if f.as != "" && file == "" {
+		return "", "", errors.New("--as needs --credentials")
 	}
-	if err := json.Unmarshal(b, &file); err != nil || file.Organization == "" {
-		return "", "", fmt.Errorf("--credentials: %s is not a bootstrap.json", f.credentials)
-	}
-	if f.as == "server" {
-		return "server@" + file.Organization, file.SecretKey, nil
-	}
-	names := []string{"server"}
-	for _, u := range file.Users {
-		name, _, _ := strings.Cut(u.Username, "@")
-		if name == f.as || u.Username == f.as {
-			return u.Username, u.Password, nil
+	if f.credentials == "" && f.as == "" {
+		username = cmp.Or(f.username, os.Getenv("CLOUDSIGNAL_USERNAME"))
+		key, err := environmentKey()
+		switch {
+		case username != "":
+			return f.withPassword(username)
+		case err != nil:
+			return "", "", err
+		case key != "":
+			return f.withKey(ctx, key)
+		case file == "":
+			return f.withPassword("")
 		}
-		names = append(names, name)
 	}
-	return "", "", fmt.Errorf("--as %q: want one of %s", f.as, strings.Join(names, ", "))
+	b, err := readBootstrap(name, file)
+	if err != nil {
+		return "", "", err
+	}
+	return b.login(f.as)
+}
+
+func (f *connectFlags) withPassword(username string) (string, string, error) {
+	if f.passwordFile == "" {
+		return username, os.Getenv("CLOUDSIGNAL_PASSWORD"), nil
+	}
+	password, err := readSecret("--password-file", f.passwordFile, nil)
+	return username, password, err
+}
+
+// withKey logs in as server@ORGANIZATION; whose key it is, the API says if nobody else does.
+func (f *connectFlags) withKey(ctx context.Context, key string) (username, password string, err error) {
+	if kind, _, _ := strings.Cut(key, "_"); kind != "sk" && kind != "cs" {
+		return "", "", fmt.Errorf("%s holds a key of kind %s: only a secret key (sk) logs in over MQTT; or give --username or --credentials", envKey, kind)
+	}
+	flags := apiFlags{api: f.api, ca: f.ca, organization: f.organization, timeout: f.timeout}
+	organization := flags.organizationName()
+	if organization == "" {
+		a, err := flags.open(Streams{}, options{})
+		if err != nil {
+			return "", "", err
+		}
+		if organization, err = a.ownOrganization(ctx); err != nil {
+			return "", "", fmt.Errorf("asking whose key %s holds (or give --organization): %w", envKey, err)
+		}
+	}
+	return "server@" + organization, key, nil
 }

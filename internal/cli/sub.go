@@ -39,8 +39,8 @@ func newSub(s Streams) *cobra.Command {
 		Long: "Subscribe and print messages until interrupted, --count is reached or --wait is over.\n" +
 			"Each payload is printed as it is, one per line; with -o json one object per message, a payload that is not\n" +
 			"UTF-8 in base64 with \"encoding\".",
-		Example: "  cloudsignal sub --credentials data/bootstrap.json --as dashboard --ca data/tls/ca.pem -t 'agents/#' -v\n" +
-			"  cloudsignal sub --credentials data/bootstrap.json --as dashboard --ca data/tls/ca.pem -t 'agents/#' -q 1 -i desk --session-expiry 1h",
+		Example: "  cloudsignal sub --credentials data/bootstrap.json --as dashboard --ca data/tls/ca.pem -t 'agents/#' -v -n 1\n" +
+			"  cloudsignal sub --credentials data/bootstrap.json --as dashboard --ca data/tls/ca.pem -t 'agents/#' -q 1 -i desk --session-expiry 1h -n 1",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c.Context(), s) },
 	}

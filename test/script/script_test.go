@@ -61,6 +61,8 @@ func TestScripts(t *testing.T) {
 			"subscribed": subscribedCommand,
 			"mode":       modeCommand,
 			"fetch":      fetchCommand,
+			"examples":   examplesCommand,
+			"field":      fieldCommand,
 		},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", filepath.Dir(program)+string(os.PathListSeparator)+os.Getenv("PATH"))
