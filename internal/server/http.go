@@ -78,6 +78,7 @@ func (s *Server) routes() http.Handler {
 	m.HandleFunc("GET /healthz", s.health)
 	m.Handle("/try", web.Try())
 	m.HandleFunc("GET /try/config.json", s.tryConfig)
+	m.Handle("/", s.api) // its own paths, and a problem document for all others
 	m.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/try", http.StatusFound) })
 	return m
 }

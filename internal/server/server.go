@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"cloudsignal/internal/access"
+	"cloudsignal/internal/api"
 	"cloudsignal/internal/broker"
 	"cloudsignal/internal/control"
 	"cloudsignal/internal/engine/pebble"
@@ -41,6 +42,7 @@ type Server struct {
 	directory *access.Directory
 	store     *pebble.Store
 	broker    *broker.Broker // nil until it is started: nobody is connected whom a change could touch
+	api       *api.API
 	keeper    *keeper
 	listeners []*transport.Listener
 	https     *httpServer
@@ -105,6 +107,7 @@ func (s *Server) start(ctx context.Context) error {
 		return withCause("reading what was used this month", err)
 	}
 	s.closers = append(s.closers, s.keeper.close)
+	s.api = api.New(api.Config{Store: s.control, Directory: s.directory, Live: s.broker, Log: s.log, SignUp: s.cfg.SignUp == signUpOpen})
 	return s.listen()
 }
 
