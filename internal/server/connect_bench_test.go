@@ -53,6 +53,14 @@ func (s *switchable) Standing(organization uint64, user, clientID string) (*acce
 	return s.Load().Standing(organization, user, clientID)
 }
 
+func (s *switchable) Regrant(old *access.Grant) (*access.Grant, error) { return s.Load().Regrant(old) }
+
+func (s *switchable) Has(organization uint64, user string) bool { return s.Load().Has(organization, user) }
+
+func (s *switchable) Limits(organization uint64) (access.Limits, bool) {
+	return s.Load().Limits(organization)
+}
+
 // BenchmarkConnect is whole connections over TCP: dial, CONNECT, CONNACK, close. Compare the lines of one run only.
 func BenchmarkConnect(b *testing.B) {
 	directory := access.NewDirectory()
