@@ -37,7 +37,11 @@ func TestRetainedBounds(t *testing.T) {
 					}
 				}
 				want := size == 0 || count <= limits.Retained && bytes <= limits.RetainedBytes
-				if _, got := r.store(m, limits); got != want {
+				got := r.room(m, limits.Retained, limits.RetainedBytes)
+				if got {
+					r.retain(m, "", now)
+				}
+				if got != want {
 					t.Fatalf("%d messages of %d bytes: stored %v, want %v", count, bytes, got, want)
 				}
 				if size == 0 {
@@ -47,20 +51,21 @@ func TestRetainedBounds(t *testing.T) {
 				}
 			},
 			"": func(t *rapid.T) {
-				bytes := 0
+				bytes, disk := 0, int64(0)
 				for name, m := range model {
 					bytes += cost(m)
+					disk += entryBytes(m)
 					if got, had := r.names.Get([]byte(name)); !had || got.Message != m {
 						t.Fatalf("%s is not what was stored last", name)
 					}
 				}
-				if r.bytes != bytes || r.names.Len() != len(model) {
-					t.Fatalf("%d messages and %d bytes, want %d and %d", r.names.Len(), r.bytes, len(model), bytes)
+				if r.bytes != bytes || r.disk.Load() != disk || r.names.Len() != len(model) {
+					t.Fatalf("%d messages of %d bytes, %d on disk, want %d, %d and %d", r.names.Len(), r.bytes, r.disk.Load(), len(model), bytes, disk)
 				}
 			},
 		})
 		for name := range model {
-			r.store(session.NewMessage(retainedMessage(name, 0, 0), now), limits)
+			r.retain(session.NewMessage(retainedMessage(name, 0, 0), now), "", now)
 		}
 		for _, m := range all { // the last reference: one more is a panic of Message
 			m.Release()
@@ -145,8 +150,11 @@ func TestExpiredRetainedMakesRoom(t *testing.T) {
 		defer r.mu.Unlock()
 		m := session.NewMessage(retainedMessage(name, 10, expiry), now)
 		defer m.Release()
-		_, ok := o.retain(m, now)
-		return ok
+		if o.roomFor(new(reader), m, now) != none {
+			return false
+		}
+		r.retain(m, "", now)
+		return true
 	}
 	if !store("$a", 10, now) || !store("b", 0, now) || store("c", 0, now.Add(5*time.Second)) {
 		t.Fatal("the bound of 2 is not kept")

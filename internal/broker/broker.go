@@ -6,6 +6,7 @@ package broker
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"io"
 	"log/slog"
 	"sync"
@@ -21,8 +22,14 @@ import (
 // Authenticator judges log-ins. A refusal is an *access.Refusal.
 type Authenticator interface {
 	Login(ctx context.Context, l access.Login) (*access.Grant, error)
+	// Regrant judges a log-in again: the new grant, or old itself if nothing has changed. A refusal says that it has to end.
+	Regrant(old *access.Grant) (*access.Grant, error)
 	// Standing is what a user may do now that has no connection: for its will.
 	Standing(organization uint64, user, clientID string) (*access.Grant, error)
+	// Has says whether an organization has a user.
+	Has(organization uint64, user string) bool
+	// Limits are an organization's; false: there is none of this number.
+	Limits(organization uint64) (access.Limits, bool)
 }
 
 // Config is what a broker needs. Zero values mean the defaults of DefaultLimits, the real time and crypto/rand.
@@ -93,7 +100,9 @@ type Broker struct {
 	conns         map[*conn]struct{} // that have not ended
 	attached      int                // connections whose Closed has not come
 	draining      bool
-	drained       chan struct{} // closed when draining and nothing is attached
+	closed        bool                 // nothing is begun any more
+	months        map[uint64]monthBase // of organizations that are not loaded
+	drained       chan struct{}        // closed when draining and nothing is attached
 
 	stop context.CancelFunc // ends log-ins and the wheel
 	ctx  context.Context
@@ -128,6 +137,7 @@ func New(cfg Config) (*Broker, error) {
 	}
 	for _, o := range b.loaded() {
 		o.limitLoaded()
+		o.endGone(nil)
 	}
 	b.done.Go(b.tick)
 	b.done.Go(b.keepHouse)
@@ -143,18 +153,22 @@ func (b *Broker) load() error {
 	}
 	b.common = common{
 		counters: &b.counters, limits: &b.cfg.Limits, store: b.cfg.Store, authenticator: b.cfg.Authenticator, now: b.cfg.Now, log: b.cfg.Log,
-		diskReaders: make(chan struct{}, maxDiskReaders), start: started,
+		diskReaders: make(chan struct{}, maxDiskReaders), start: started, elapsed: b.elapsed,
 	}
 	numbers, err := b.cfg.Store.Organizations()
 	if err != nil {
 		return err
 	}
+	var unknown []uint64
 	for _, number := range numbers {
-		if _, err := b.organization(number); err != nil {
+		_, err := b.organization(number)
+		if errors.Is(err, errUnknown) {
+			unknown = append(unknown, number)
+		} else if err != nil {
 			return err
 		}
 	}
-	return nil
+	return b.dropUnknown(unknown, len(numbers))
 }
 
 // settle waits until all that was committed is done with.
@@ -207,14 +221,31 @@ func (b *Broker) organization(number uint64) (*Organization, error) {
 	defer b.mu.Unlock()
 	o := b.organizations[number]
 	if o == nil {
+		l, known := b.cfg.Authenticator.Limits(number)
+		if !known {
+			return nil, errUnknown
+		}
 		o = newOrganization(b.common, number)
+		o.quota.Store(&l)
 		if err := o.load(); err != nil {
 			return nil, err
 		}
 		b.organizations[number] = o
+		o.setMonth(b.months[number])
+		delete(b.months, number)
 	}
 	return o, nil
 }
+
+// home is an organization that is loaded, nil if it is not: then nobody is connected, and nothing kept.
+func (b *Broker) home(number uint64) *Organization {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.organizations[number]
+}
+
+// errUnknown refuses an organization that control does not know, or not any more.
+var errUnknown = errors.New("there is no such organization")
 
 // Drain refuses new connections and ends those that are there: 5.0 clients are told ServerShuttingDown. No will is
 // published: they wait on disk for those who come back to the next run, as after a crash. The channel is closed when the transport has given every connection back.
@@ -263,6 +294,9 @@ func (b *Broker) checkDrained() {
 // Close drains and waits for the broker's own goroutines. The transport's Close ends what connections still write.
 func (b *Broker) Close() {
 	b.Drain()
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
 	b.stop()
 	b.done.Wait()
 	b.settle()

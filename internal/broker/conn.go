@@ -28,7 +28,8 @@ type conn struct {
 	partial []byte // a packet whose rest has not come; bounded by the packet limit
 	log     logBudget
 
-	identity atomic.Pointer[identity] // who it is, once logged in
+	identity atomic.Pointer[identity]     // who it is, once logged in
+	grant    atomic.Pointer[access.Grant] // what it may do, once logged in; replaced under mu (regrant)
 
 	lastRead atomic.Int64 // Unix nanoseconds of the last whole packet ([MQTT-3.1.2-22]); while blocked, of the last check
 	started  atomic.Int64 // when the packet in partial began; 0: none
@@ -36,17 +37,22 @@ type conn struct {
 	blocked  atomic.Bool  // the reader waits for the ring: keep alive is frozen
 	ended    atomic.Bool  // set under mu
 
-	keepAlive time.Duration // 1.5 times what the client said; set before live
+	keepAlive   time.Duration // 1.5 times what the client said; set before live
+	packetBytes uint32        // the largest packet that it may send; set before live
+	pace        pace          // of its PUBLISH packets
 
 	mu        sync.Mutex
-	room      sync.Cond // the ring has room again, or the connection has ended
+	room      sync.Cond // the reader may go on: the ring has room, its pace allows it, or the connection has ended
 	session   *session.Session
-	grant     *access.Grant
 	home      *Organization
 	recipient recipient
-	feeding   bool // the reader handles packets: what ends a session waits for it
-	settled   bool // the session has left, see settle
-	noWill    bool // how it ended: its will stays on disk
+	feeding   bool  // the reader handles packets: what ends a session waits for it
+	settled   bool  // the session has left, see settle
+	noWill    bool  // how it ended: its will stays on disk
+	forget    bool  // the session ends with it, whatever its expiry
+	found     bool  // it is all there: changes of its organization reach it (regrant)
+	counted   bool  // among its organization's connections
+	resumeAt  int64 // the reader waits until then for its pace, in elapsed nanoseconds; 0: it does not
 
 	// What is of the session and not of its protocol.
 	subscriptions map[string]*subscription // by whole filter
@@ -90,6 +96,7 @@ type reader struct {
 	served      []*group
 	dirty       []*conn // have something to be written since this reader delivered to them
 	in          [3]uint64
+	took        totals // of the connection that is fed
 }
 
 var readers = sync.Pool{New: func() any { return new(reader) }}

@@ -37,43 +37,52 @@ func (c *conn) connect(r *reader, p *mqtt.Connect, now time.Time) error {
 		return c.refuse(refusalOf(p, mqtt.NotAuthorized, "will_refused", "the rules do not allow the will's topic"))
 	}
 
-	s := session.New(p, clientID, c.b.cfg.Limits.Session, now)
-	expiry, _ := c.expiryOf(p)
+	limits := c.b.sessionLimits(grant)
+	s := session.New(p, clientID, limits, now)
+	expiry, _ := c.expiryOf(p, grant, now)
 	accepted := session.Accepted{Assigned: assigned, Expiry: expiry}
 	if !s.Acceptable(accepted) {
 		s.Close(nil)
 		r := refusalOf(p, mqtt.PacketTooLarge, "maximum_packet_size_too_small", "the Maximum Packet Size has no room for CONNACK")
 		return c.refuse(r)
 	}
-	home, err := c.b.organization(grant.OrganizationNumber)
-	if err != nil {
+	if accepted.Present, err = c.enterHome(r, p, s, grant, now); err != nil {
 		s.Close(nil)
-		return c.refuseStore(p, err)
+		return c.refuseEntry(p, now, err)
 	}
-	if !home.claim(c, clientID) {
-		s.Close(nil)
-		return errEnded
+	c.packetBytes = limits.PacketBytes
+	return c.live(r, p, s, accepted)
+}
+
+// enterHome has the connection's organization take it: it has its client identifier, and a session.
+func (c *conn) enterHome(r *reader, p *mqtt.Connect, s *session.Session, g *access.Grant, now time.Time) (present bool, err error) {
+	home, err := c.b.organization(g.OrganizationNumber)
+	if err != nil {
+		return false, err
+	}
+	if err := home.claim(c, s.ClientID()); err != nil {
+		if err == errConnections { //nolint:errorlint // our own, never wrapped
+			home.count(overConnections)
+		}
+		return false, err
 	}
 	c.mu.Lock()
-	c.grant, c.home, c.claimed = grant, home, clientID
+	c.home, c.claimed = home, s.ClientID()
+	c.grant.Store(g)
 	c.mu.Unlock()
-	if accepted.Present, err = c.begin(r, p, s, now); err != nil {
-		s.Close(nil)
-		return c.refuseStore(p, err)
-	}
-	return c.live(r, p, s, accepted)
+	return c.begin(r, p, s, now)
 }
 
 // live lets an accepted connection into its organization, and answers CONNACK.
 func (c *conn) live(r *reader, p *mqtt.Connect, s *session.Session, accepted session.Accepted) error {
-	home, grant := c.home, c.grant
+	home, grant := c.home, c.grant.Load()
 	c.mu.Lock()
 	c.session = s
 	c.identity.Store(&identity{grant.Organization, grant.User, printable([]byte(s.ClientID()))})
 	c.recipient = recipient{order: home.order.Add(1), conn: c}
 	c.keepAlive = time.Duration(p.KeepAlive) * time.Second * 3 / 2
 	s.Accept(accepted)
-	home.counters.subscriptions.Add(int64(len(c.subscriptions)))
+	home.countFilters(len(c.subscriptions))
 	ended := c.isEnded() // while it took over: what was begun is ended when the reader has left
 	c.mu.Unlock()
 	if ended {
@@ -85,26 +94,41 @@ func (c *conn) live(r *reader, p *mqtt.Connect, s *session.Session, accepted ses
 		}
 		for _, f := range c.refusedLater {
 			c.refused("subscribe", reasonLabel(mqtt.NotAuthorized), []byte(f))
-			c.b.counters.count(&c.b.counters.subscribes, reasonLabel(mqtt.NotAuthorized))
+			home.refusedFilter(reasonLabel(mqtt.NotAuthorized))
 		}
 		c.refusedLater = nil
 	}
 	c.mu.Lock()
+	c.found = true // a change that came before finds nobody: so what is in force is looked at now
 	r.mark(c)
 	c.mu.Unlock()
+	c.regrant(r, nil)
+	if c.isEnded() {
+		return errEnded
+	}
 	c.net.LoggedIn()
 	c.b.counters.count(&c.b.counters.logins, "ok")
 	c.lastRead.Store(c.b.elapsed())
 	if c.keepAlive > 0 {
 		c.b.wheel.add(c.watch, c.b.cfg.Now().Add(c.keepAlive))
 	}
+	c.watchExpiry()
 	return nil
 }
 
-// refuseStore refuses a CONNECT whose session cannot be had from the store, or put there.
-func (c *conn) refuseStore(p *mqtt.Connect, err error) error {
-	if c.isEnded() {
+// refuseEntry refuses a CONNECT whose organization is gone or has a limit against it, or whose session cannot be had from the
+// store, or put there.
+func (c *conn) refuseEntry(p *mqtt.Connect, from time.Time, err error) error {
+	switch {
+	case c.isEnded():
 		return errEnded
+	case errors.Is(err, errConnections):
+		return c.refuse(refusalOf(p, mqtt.QuotaExceeded, overConnections, err.Error()))
+	case errors.Is(err, errSessions):
+		c.home.count(overSessions)
+		return c.refuse(refusalOf(p, mqtt.QuotaExceeded, overSessions, err.Error()))
+	case errors.Is(err, errEnded), errors.Is(err, errUnknown): // deleted since it logged in
+		return c.refuseLogin(p, from, &access.Refusal{Why: access.WhyUnknownOrganization})
 	}
 	if reason, refused := refusalReason(err); refused {
 		return c.refuse(refusalOf(p, reason, "store_full", "there is no room to keep the session"))

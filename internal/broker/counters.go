@@ -9,6 +9,14 @@ import (
 	"cloudsignal/internal/mqtt"
 )
 
+// Labels of what is counted, beside those of drops.
+const (
+	overConnections    = "connections" // the organization has as many as it may
+	overSessions       = "sessions"
+	pausedConnection   = "publish_rate"
+	pausedOrganization = "message_rate"
+)
+
 // drop is why a message was not passed on.
 type drop int
 
@@ -22,10 +30,19 @@ const (
 	dropStore    // the disk is full, or has failed
 	dropFilters  // too many durable filters match
 	dropNoMember // the last member of a shared subscription has left
+	dropSize     // above the organization's limit, which was lowered since CONNECT
+	dropMonth    // the organization's messages of the month are used up
+	dropStorage  // the organization's storage is
+	dropRate     // over HTTP, which does not wait: the organization's messages of the second are
 	drops
+
+	none drop = -1
 )
 
-var dropNames = [drops]string{"refused", "topic_invalid", "queue_full", "too_large", "expired", "retained_full", "store", "durable_filters", "no_member"}
+var dropNames = [drops]string{
+	"refused", "topic_invalid", "queue_full", "too_large", "expired", "retained_full", "store", "durable_filters", "no_member",
+	"message_size", "month", "storage", "rate",
+}
 
 // counters are the server's; connections count for themselves and fold their counts in once per read or write.
 type counters struct {
@@ -41,6 +58,7 @@ type counters struct {
 	subscribes map[string]uint64 // refused filters
 
 	sessionsEnded map[string]uint64 // that had no connection, by reason
+	paused        map[string]uint64 // readers that waited for a rate
 }
 
 // begin makes the series that operators watch from the start: what appears only with its first event has no rate before.
@@ -53,8 +71,12 @@ func (k *counters) begin() {
 		return m
 	}
 	k.logins = zero("ok", access.WhyMalformed, access.WhyUnknownOrganization, access.WhyUnknownUser, access.WhyWrongPassword,
-		access.WhyDisabled, access.WhyNoPassword, access.WhyBusy, access.WhyTooManyFailures)
-	k.ends = zero("disconnect", "closed_by_client", "network", "refused", "taken_over", "keep_alive", "packet_timeout", "connect_timeout", "draining")
+		access.WhyDisabled, access.WhyNoPassword, access.WhyBusy, access.WhyTooManyFailures, access.WhyExpired, access.WhyRevoked,
+		overConnections, overSessions)
+	k.ends = zero("disconnect", "closed_by_client", "network", "refused", "taken_over", "keep_alive", "packet_timeout", "connect_timeout", "draining",
+		overConnections, "over_limit", "administrative", whyRotated, whyRevoked, whyDeleted, access.WhyDisabled, whyExpired)
+	k.paused = zero(pausedConnection, pausedOrganization)
+	k.sessionsEnded = zero("default_limit", whyDeleted)
 	k.subscribes = zero(reasonLabel(mqtt.NotAuthorized), reasonLabel(mqtt.TopicFilterInvalid), reasonLabel(mqtt.QuotaExceeded))
 }
 
@@ -75,7 +97,9 @@ type Stats struct {
 	Drops       map[string]uint64 // messages, or copies of them, by reason
 	Logins      map[string]uint64 // by result: "ok" or the reason of the refusal
 	Ends        map[string]uint64 // connections that ended, by reason
-	Subscribes  map[string]uint64 // filters refused, by reason
+	Subscribes  map[string]uint64 // filters refused, or taken back when rules changed, by reason
+	Paused      map[string]uint64 // times that a connection was not read for a while, by the rate that it had reached
+	Forgotten   map[string]uint64 // stored sessions that ended before their time, by reason
 }
 
 // Stats takes a snapshot.
@@ -91,5 +115,6 @@ func (b *Broker) Stats() Stats {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s.Logins, s.Ends, s.Subscribes = maps.Clone(k.logins), maps.Clone(k.ends), maps.Clone(k.subscribes)
+	s.Paused, s.Forgotten = maps.Clone(k.paused), maps.Clone(k.sessionsEnded)
 	return s
 }

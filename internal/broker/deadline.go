@@ -13,7 +13,7 @@ func (c *conn) check(now time.Time) time.Time {
 	}
 	l := &c.b.cfg.Limits
 	next := now.Add(time.Minute)
-	if started := c.started.Load(); started != 0 {
+	if started := c.started.Load(); started != 0 && !c.blocked.Load() {
 		at := c.b.at(started).Add(l.PacketTimeout)
 		if !now.Before(at) {
 			c.overdue(mqtt.UnspecifiedError, "packet_timeout", "a packet was not completed in time")
@@ -25,7 +25,19 @@ func (c *conn) check(now time.Time) time.Time {
 	}
 	c.mu.Lock()
 	live, keepAlive := c.session != nil, c.keepAlive
+	if at := c.resumeReader(false); at != 0 {
+		next = earlier(next, c.b.at(at))
+	}
 	c.mu.Unlock()
+	if g := c.grant.Load(); live && g != nil && !g.Expires.IsZero() {
+		if !now.Before(g.Expires) {
+			c.expire()
+			if g = c.grant.Load(); c.isEnded() {
+				return time.Time{}
+			}
+		}
+		next = earlier(next, g.Expires)
+	}
 	switch {
 	case !live && !c.judging.Load():
 		at := c.accepted.Add(l.ConnectTimeout)

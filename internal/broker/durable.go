@@ -22,6 +22,7 @@ type durable struct {
 	text      string
 	holders   int  // sessions and groups, connected or not; guarded by the organization's mu
 	made      bool // its record is durable; guarded by the organization's mu
+	size      logSize
 
 	mu        sync.Mutex // a connection's or a group's lock may be taken while it is held, not the other way round
 	followers map[follower]struct{}
@@ -97,6 +98,7 @@ func (o *Organization) release(d *durable, operations *[]engine.Operation) {
 		return
 	}
 	delete(o.filters, d.text)
+	o.cutLog(d, -1)
 	o.tree.Delete(d.text, &d.recipient)
 	*operations = append(*operations, engine.Operation{Op: engine.OpDropFilter, Filter: d.number})
 }

@@ -50,6 +50,7 @@ type ending struct {
 	noWill bool        // at a server's shutdown: the will stays on disk, as after a crash
 	asked  bool        // the client has said DISCONNECT: the server closes when its will is gone from the disk
 	gone   bool        // the network connection is no more
+	forget bool        // the session ends too
 }
 
 // end ends the connection once: what was to be written is written before the network connection ends, and the session
@@ -66,7 +67,7 @@ func (c *conn) end(e ending) {
 	c.ended.Store(true)
 	c.watch.conn.Store(nil)
 	c.room.Broadcast()
-	c.noWill = e.noWill
+	c.noWill, c.forget = e.noWill, e.forget
 	if s := c.session; s != nil {
 		if e.polite {
 			s.Disconnect(e.reason, e.detail)
@@ -105,6 +106,12 @@ func (c *conn) settle(r *reader) {
 	c.settled = true
 	s, o := c.session, c.home
 	c.b.forget(c)
+	if o != nil && c.counted {
+		c.counted = false
+		o.mu.Lock()
+		o.live--
+		o.mu.Unlock()
+	}
 	if s == nil {
 		c.mu.Unlock()
 		if o != nil { // it had claimed its identifier
@@ -146,6 +153,7 @@ type farewell struct {
 	operations []engine.Operation
 	held       []*session.Message
 	will       *session.Message // to be published now
+	refused    *session.Message // the will of who may do nothing any more
 	ends       bool             // the session ends with the connection
 	endsAt     int64            // else: when, Unix nanoseconds
 }
@@ -154,9 +162,12 @@ type farewell struct {
 func (c *conn) farewell(now time.Time) (f farewell) {
 	s := c.session
 	will, delay := s.Will()
+	if will != nil && !c.noWill && c.inForce() == nil {
+		f.refused, will = s.TakeWill(now), nil
+	}
 	expiry := uint32(0)
-	if c.kept != nil {
-		expiry = min(s.Expiry(), c.b.cfg.Limits.MaxExpiry)
+	if c.kept != nil && !c.forget {
+		expiry = capExpiry(c.grant.Load(), min(s.Expiry(), c.b.cfg.Limits.MaxExpiry), now)
 	}
 	f.endsAt = now.Add(time.Duration(expiry) * time.Second).UnixNano()
 	willAt := int64(0)
@@ -226,7 +237,7 @@ func (c *conn) depart(r *reader, f farewell, now time.Time) {
 		}
 		o.free(clientID, c.left)
 		if standard {
-			o.limitStandard(r, c.grant.User)
+			o.limitStandard(r, c.grant.Load().User)
 		}
 	}
 	if f.ends && c.kept != nil { // its filters go with it
@@ -237,7 +248,11 @@ func (c *conn) depart(r *reader, f farewell, now time.Time) {
 		f.operations = operations
 	}
 	if standard {
-		o.awayStandard(c.grant.User, clientID)
+		o.awayStandard(c.grant.Load().User, clientID)
+	}
+	if f.refused != nil {
+		c.willRefused(f.refused)
+		f.refused.Release()
 	}
 	if f.will == nil {
 		o.commitOps(r, f.operations, done)

@@ -63,6 +63,9 @@ func (c *conn) Feed(p []byte) error {
 // fed is the end of Feed: what this read caused leaves and, if the connection has ended meanwhile, so does the session.
 func (c *conn) fed(r *reader) {
 	r.flush()
+	if r.took != (totals{}) {
+		c.home.fold(r, c.b.cfg.Now())
+	}
 	c.mu.Lock()
 	c.feeding = false
 	ended := c.isEnded()
@@ -92,7 +95,7 @@ func (c *conn) packetLimit() int {
 	if c.session == nil {
 		return c.b.cfg.Limits.ConnectBytes
 	}
-	return int(c.b.cfg.Limits.Session.PacketBytes)
+	return int(c.packetBytes)
 }
 
 // trustedBytes is how much of a packet must have come before memory for all of it is taken.
@@ -155,6 +158,9 @@ func (c *conn) packet(r *reader, h mqtt.Header, body []byte, size int) error {
 	if err != nil {
 		return c.fail(err)
 	}
+	if h.Type == mqtt.PUBLISH {
+		c.keepPace(r)
+	}
 	c.mu.Lock()
 	for !c.over() && c.mustWait(h.Type) {
 		c.wait(r, h.Type)
@@ -173,10 +179,10 @@ func (c *conn) packet(r *reader, h mqtt.Header, body []byte, size int) error {
 	case session.Publish:
 		pub := p.(*mqtt.Publish)
 		r.in[pub.QoS]++
-		c.publish(r, pub, act.Slot, now)
+		c.publish(r, pub, act.Slot, size, now)
 	case session.Refused:
 		r.in[p.(*mqtt.Publish).QoS]++
-		c.b.counters.drops[dropTopic].Add(1)
+		c.home.dropped(dropTopic)
 		c.refused("publish", reasonLabel(act.Reason), p.(*mqtt.Publish).Topic)
 	case session.Subscribe:
 		err = c.subscribe(r, p.(*mqtt.Subscribe), now)
@@ -213,7 +219,13 @@ func (c *conn) wait(r *reader, t mqtt.Type) {
 	if !c.over() && c.mustWait(t) {
 		c.room.Wait()
 	}
+	c.goOn()
+}
+
+// goOn is the end of a wait. What was waited with was a whole packet: none has begun that could be late.
+func (c *conn) goOn() {
 	c.lastRead.Store(c.b.elapsed())
+	c.started.Store(0)
 	c.blocked.Store(false)
 }
 
@@ -222,8 +234,7 @@ func (c *conn) waitFor(r *reader, done <-chan error) error {
 	c.blocked.Store(true)
 	r.flush()
 	err := <-done
-	c.lastRead.Store(c.b.elapsed())
-	c.blocked.Store(false)
+	c.goOn()
 	return err
 }
 
@@ -232,8 +243,7 @@ func (c *conn) waitForDisk(r *reader) {
 	c.blocked.Store(true)
 	r.flush()
 	c.home.admit()
-	c.lastRead.Store(c.b.elapsed())
-	c.blocked.Store(false)
+	c.goOn()
 }
 
 // releaseInbound takes away the record of an inbound QoS 2 identifier; PUBCOMP leaves when that is durable.

@@ -493,11 +493,10 @@ func (o *Organization) makeGroup(g *group, begins bool, operations *[]engine.Ope
 	}
 }
 
-// begin says that a group's records are durable: what is behind since comes from the log.
-func (g *group) begin(since engine.Position) {
+// begin says that the records of a group's log are durable, if it still has it: what is behind since comes from there.
+func (g *group) begin(l *groupLog, since engine.Position) {
 	g.mu.Lock()
-	l := g.log
-	if l == nil || !l.pending {
+	if g.log != l || !l.pending {
 		g.mu.Unlock()
 		return
 	}

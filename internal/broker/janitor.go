@@ -15,6 +15,7 @@ const (
 	housekeeping = 250 * time.Millisecond // how often it is looked what is due
 	dueAtOnce    = 1000                   // sessions and wills that are begun with at a time
 	trimInterval = time.Minute
+	trimSoonest  = time.Second // of an organization whose storage is full
 )
 
 // keepHouse does that for all organizations until the broker stops.
@@ -45,14 +46,16 @@ func (b *Broker) keepHouse() {
 
 // keepTrim cuts the logs of all organizations now and then, until the broker stops. Each cut waits for the disk.
 func (b *Broker) keepTrim() {
-	t := time.NewTicker(trimInterval)
+	t := time.NewTicker(trimSoonest)
 	defer t.Stop()
-	for {
+	for n := 1; ; n++ {
 		select {
 		case <-b.ctx.Done():
 			return
 		case <-t.C:
-			for _, o := range b.loaded() {
+		}
+		for _, o := range b.loaded() {
+			if o.trimSoon.Swap(false) || n%int(trimInterval/trimSoonest) == 0 {
 				o.trim()
 			}
 		}
@@ -203,10 +206,15 @@ func (o *Organization) trim() {
 	}
 	before := o.trimmed.filters
 	o.trimmed.filters = make(map[engine.Filter]engine.Position, len(lows))
+	durables := o.durables()
 	for _, c := range lows {
 		if before[c.filter] < c.low {
-			if err := o.store.Trim(o.number, c.filter, c.low); err != nil {
+			bytes, err := o.cutBytes(c.filter, 0, c.low)
+			if err != nil || o.store.Trim(o.number, c.filter, c.low) != nil {
 				return // the store has failed, or is closed
+			}
+			if d := durables[c.filter]; d != nil {
+				o.cutLog(d, bytes)
 			}
 		}
 		o.trimmed.filters[c.filter] = c.low
@@ -214,6 +222,17 @@ func (o *Organization) trim() {
 	if bodies > o.trimmed.bodies && o.store.TrimBodies(o.number, bodies) == nil {
 		o.trimmed.bodies = bodies
 	}
+}
+
+// durables are the durable filters by number.
+func (o *Organization) durables() map[engine.Filter]*durable {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	all := make(map[engine.Filter]*durable, len(o.filters))
+	for _, d := range o.filters {
+		all[d.number] = d
+	}
+	return all
 }
 
 // lows is up to where each durable filter's holders are done, and up to where all are that anything waits for.

@@ -31,8 +31,12 @@ func (o *Organization) load() error {
 	o.served.Store(uint64(head))
 	o.loaded = head
 	err = o.store.Filters(o.number, func(f engine.Filter, text string) error {
-		o.enterDurable(f, text).made = true
-		return nil
+		d := o.enterDurable(f, text)
+		d.made = true
+		_, bytes, err := o.store.Backlog(o.number, f, 0)
+		d.size.bytes = int64(bytes)
+		o.logged.Add(int64(bytes))
+		return err
 	})
 	if err != nil {
 		return err
@@ -120,7 +124,9 @@ func (o *Organization) loadSession(s *engine.Session) error {
 	if d := o.filters[privateText(s.Owner)]; d != nil {
 		d.holders++
 	}
-	o.recorded[s.ClientID] = struct{}{}
+	o.mu.Lock()
+	o.note(s.ClientID, s.User, s.Expiry > 0)
+	o.mu.Unlock()
 	if isStandard(s) {
 		o.standard[s.User] = append(o.standard[s.User], standardAway{s.ClientID})
 	}

@@ -1,11 +1,14 @@
 package broker
 
 import (
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unique"
 
+	"cloudsignal/internal/access"
 	"cloudsignal/internal/engine"
 	"cloudsignal/internal/mqtt"
 	"cloudsignal/internal/session"
@@ -22,6 +25,7 @@ type common struct {
 	log           *slog.Logger
 	diskReaders   chan struct{} // places for those who read a backlog
 	start         int64         // when this run began, Unix nanoseconds
+	elapsed       func() int64  // Broker.elapsed
 }
 
 // Bounds of goroutines that read backlogs at the same time.
@@ -47,7 +51,10 @@ type Organization struct {
 	clients  map[string]*claim         // by client identifier
 	groups   map[string]*group         // by whole $share filter
 	filters  map[string]*durable       // by filter
-	recorded map[string]struct{}       // client identifiers of which there are records: others need no look at the disk
+	recorded map[string]record         // client identifiers of which there are records: others need no look at the disk
+	sessions int                       // of them, those that outlive their connections
+	live     int                       // connections that have a client identifier and have not ended
+	deleted  bool                      // nobody gets in any more
 	standard map[string][]standardAway // sessions of the default expiry without a connection, by user, oldest first
 	orphans  []orphan                  // what a crash left connected, by time
 
@@ -56,6 +63,14 @@ type Organization struct {
 
 	retained retained
 	trimmed  trimmed
+
+	quota    atomic.Pointer[access.Limits] // in force
+	pace     pace                          // of its messages
+	usage    usage
+	logged   atomic.Int64 // bytes, see storage
+	held     atomic.Int64 // subscriptions of connections
+	trimSoon atomic.Bool  // storage is full
+	changes  changes
 }
 
 // claim is a client identifier in use: by a connection, or by whoever ends its session.
@@ -73,12 +88,13 @@ func newOrganization(c common, number uint64) *Organization {
 		clients:       make(map[string]*claim),
 		groups:        make(map[string]*group),
 		filters:       make(map[string]*durable),
-		recorded:      make(map[string]struct{}),
+		recorded:      make(map[string]record),
 		standard:      make(map[string][]standardAway),
 		unsaved:       make(map[*conn]struct{}),
 		unsavedGroups: make(map[*group]struct{}),
 	}
 	o.events.changed.L = &o.events.mu
+	o.quota.Store(new(access.Limits))
 	return o
 }
 
@@ -104,19 +120,20 @@ type subscription struct {
 }
 
 // claim makes c the owner of its client identifier. An older connection with it is ended first, its will included, so
-// that there is one owner at any time ([MQTT-3.1.4-3]). It is false if c itself has ended meanwhile.
-func (o *Organization) claim(c *conn, clientID string) bool {
+// that there is one owner at any time ([MQTT-3.1.4-3]). It is errEnded if c itself has ended meanwhile.
+func (o *Organization) claim(c *conn, clientID string) error {
 	for {
 		o.mu.Lock()
 		old := o.clients[clientID]
 		if old == nil {
-			if c.isEnded() {
-				o.mu.Unlock()
-				return false
+			err := o.mayEnter(c)
+			if err == nil {
+				o.clients[clientID] = &claim{c, c.left}
+				o.live++
+				c.counted = true
 			}
-			o.clients[clientID] = &claim{c, c.left}
 			o.mu.Unlock()
-			return true
+			return err
 		}
 		o.mu.Unlock()
 		if old.conn != nil {
@@ -126,11 +143,49 @@ func (o *Organization) claim(c *conn, clientID string) bool {
 	}
 }
 
+// errConnections refuses a connection above the organization's limit.
+var errConnections = errors.New("the organization has as many connections as it may have")
+
+// mayEnter says whether one more connection may. The caller holds mu.
+func (o *Organization) mayEnter(c *conn) error {
+	most := o.quota.Load().MaxConnections
+	switch {
+	case c.isEnded() || o.deleted:
+		return errEnded
+	case most > 0 && o.live >= most:
+		return errConnections
+	}
+	return nil
+}
+
+// record is what is known in memory of a client identifier that has records.
+type record struct {
+	user unique.Handle[string]
+	kept bool // its session outlives its connection
+}
+
+// note enters it. The caller holds mu.
+func (o *Organization) note(clientID, user string, kept bool) {
+	o.unnote(clientID)
+	o.recorded[clientID] = record{unique.Make(user), kept}
+	if kept {
+		o.sessions++
+	}
+}
+
+// unnote forgets it. The caller holds mu.
+func (o *Organization) unnote(clientID string) {
+	if o.recorded[clientID].kept {
+		o.sessions--
+	}
+	delete(o.recorded, clientID)
+}
+
 // claimAway claims the client identifier of a session without a connection for the janitor, nil if somebody has it.
 func (o *Organization) claimAway(clientID string) *claim {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.clients[clientID] != nil {
+	if o.clients[clientID] != nil || o.deleted {
 		return nil
 	}
 	k := &claim{left: make(chan struct{})}
@@ -154,7 +209,7 @@ func (o *Organization) leave(c *conn, subscriptions map[string]*subscription) {
 			s.durable.leave(c)
 		}
 	}
-	o.counters.subscriptions.Add(-int64(len(subscriptions)))
+	o.countFilters(-len(subscriptions))
 }
 
 // subscribe puts a granted filter of c into the tree, in place of its older options.

@@ -3,9 +3,17 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"cloudsignal/internal/access"
+	"cloudsignal/internal/engine"
+	"cloudsignal/internal/fault"
+	"cloudsignal/internal/mqtt"
+	"cloudsignal/internal/session"
+	"cloudsignal/internal/topic"
 )
 
 // Message is one publication, as it is seen from outside: what the API publishes, and a retained message. Strings and
@@ -72,8 +80,9 @@ type Usage struct {
 	Subscriptions int // of connections
 	Retained      int
 	StorageBytes  int64
-	Month         string // "2026-11", UTC
-	Messages      int64  // accepted in the month
+	Month         string            // "2026-11", UTC
+	Messages      int64             // accepted in the month, before this run too
+	Refusals      map[string]uint64 // of this run: messages, filters and connections that were refused, by reason
 }
 
 // UsageDelta is what one organization has used since it was last asked for.
@@ -87,60 +96,166 @@ type UsageDelta struct {
 	Refused    int64  // messages, filters and log-ins over a limit or against the rules
 }
 
-var errUnfinished = errors.New("broker: not there yet")
+// bounds of what is asked for at a time.
+const maxPage = 1000
 
-// Changed says that something about who may do what has changed: users are names, nil is everybody. It returns at once; what
-// follows (ends, re-checked subscriptions, lower limits) is done by the broker's own goroutine, in force well below a second.
-func (b *Broker) Changed(number uint64, users []string) {}
+// pageOf is a page's length within its bounds.
+func pageOf(limit int) int { return min(max(1, limit), maxPage) }
 
-// Deleted says that an organization is gone: its connections end, what it kept is dropped.
-func (b *Broker) Deleted(number uint64) {}
-
-// Publish publishes a message as a client of g would, under its rules and limits, and returns when it is durable.
+// Publish publishes a message as a client of g would, under the same rules and limits, and returns when what is owed to anybody
+// is durable. Who published it is nobody: no subscription with No Local leaves it out. If ctx ends before that, the message may
+// have been published. Faults: Invalid (topic, qos, payload, response_topic, content_type, correlation_data, user_properties),
+// Forbidden (the rules), TooManyRequests (the organization's messages of the second), Exhausted (a quota, or the disk),
+// NotFound (the organization is gone), Unavailable.
 func (b *Broker) Publish(ctx context.Context, g *access.Grant, m *Message) (Receipt, error) {
-	return Receipt{}, errUnfinished
+	o, err := b.organization(g.OrganizationNumber)
+	switch {
+	case errors.Is(err, errUnknown):
+		return Receipt{}, fault.New(fault.NotFound, "the organization does not exist any more")
+	case err != nil:
+		return Receipt{}, fault.Wrap(fault.Unavailable, err, "the organization could not be loaded")
+	case b.Draining():
+		return Receipt{}, fault.New(fault.Unavailable, "the server is stopping; try again")
+	}
+	p, err := o.packet(m)
+	if err != nil {
+		return Receipt{}, err
+	}
+	now := b.cfg.Now()
+	size := len(p.Append(nil, mqtt.V5))
+	if over := o.mayPublish(g, p, size); over != nil {
+		return Receipt{}, over
+	}
+	r := readers.Get().(*reader)
+	defer r.release(o.counters)
+	if over := o.accepts(r, size, now); over != none {
+		o.dropped(over)
+		return Receipt{}, exhausted(over)
+	}
+	if p.QoS > 0 || p.Retain {
+		o.admit()
+	}
+	type result struct {
+		position engine.Position
+		err      error
+	}
+	done := make(chan result, 1)
+	message := session.NewMessage(p, now)
+	r.in[p.QoS]++
+	matched := o.publish(r, message, &origin{
+		size:    size,
+		done:    func(_ *reader, first engine.Position, err error) { done <- result{first, err} },
+		refused: func(over drop) { done <- result{err: exhausted(over)} },
+	}, now)
+	message.Release()
+	o.fold(r, now)
+	r.flush()
+	select {
+	case got := <-done:
+		return Receipt{Position: uint64(got.position), Matched: matched}, publishFault(got.err)
+	case <-ctx.Done():
+		return Receipt{}, fault.Wrap(fault.Unavailable, ctx.Err(), "nobody waited until the message was on disk")
+	}
 }
 
-// Retained lists the retained messages under a filter whose topics are behind after, in their order, at most limit.
-func (b *Broker) Retained(number uint64, filter, after string, limit int) ([]Message, error) {
-	return nil, errUnfinished
+// mayPublish refuses what the rules, the size or the organization's rate do not allow.
+func (o *Organization) mayPublish(g *access.Grant, p *mqtt.Publish, size int) error {
+	q := o.quota.Load()
+	if most := least(int(o.limits.Session.PacketBytes), q.MaxMessageBytes); size > most {
+		o.dropped(dropSize)
+		return fault.Field("payload", "the message is a packet of %d bytes, of at most %d", size, most)
+	}
+	if !g.Check(access.Publish, p.Topic) {
+		o.dropped(dropRefused)
+		return fault.New(fault.Forbidden, "the rules do not allow publishing to this topic")
+	}
+	if q.MaxMessageRate > 0 && o.pace.take(q.MaxMessageRate, o.elapsed()) != 0 {
+		o.dropped(dropRate)
+		return fault.New(fault.TooManyRequests, "the organization publishes as many messages a second as it may; try again")
+	}
+	return nil
 }
 
-// RetainedMessage is the retained message of a topic, if there is one.
-func (b *Broker) RetainedMessage(number uint64, topic string) (Message, bool, error) {
-	return Message{}, false, errUnfinished
+// exhausted is the refusal of a message that is over a limit.
+func exhausted(over drop) error {
+	sentence := map[drop]string{
+		dropMonth:    "the organization has published as many messages this month as it may",
+		dropRetained: "the organization has as many retained messages as it may",
+		dropStorage:  "the organization's storage is full",
+		dropSize:     "the message is larger than the organization allows",
+		dropFilters:  "too many stored subscriptions match the topic",
+	}[over]
+	return fault.New(fault.Exhausted, "%s", sentence)
 }
 
-// DeleteRetained removes the retained message of a topic, and tells whether there was one. It is durable when it returns.
-func (b *Broker) DeleteRetained(ctx context.Context, number uint64, topic string) (bool, error) {
-	return false, errUnfinished
+// publishFault is what a caller is told of a commit that has failed.
+func publishFault(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := errors.AsType[*fault.Error](err); ok {
+		return err
+	}
+	if _, refused := refusalReason(err); refused {
+		return fault.Wrap(fault.Exhausted, err, "the server has no room for the message")
+	}
+	return fault.Wrap(fault.Unavailable, err, "the message could not be kept")
 }
 
-// Sessions lists sessions, live and stored, in the order of client identifiers, without their subscriptions.
-func (b *Broker) Sessions(number uint64, q SessionQuery) ([]SessionInfo, error) {
-	return nil, errUnfinished
+// packet is the PUBLISH of a message from outside.
+func (o *Organization) packet(m *Message) (*mqtt.Publish, error) {
+	limits := o.limits.Session.Topic
+	if err := topic.CheckName(m.Topic, limits); err != nil {
+		return nil, fault.Field("topic", "%s", err.Error())
+	}
+	if m.QoS > 2 {
+		return nil, fault.Field("qos", "%d is not 0, 1 or 2", m.QoS)
+	}
+	p := &mqtt.Publish{Topic: []byte(m.Topic), Payload: m.Payload, QoS: mqtt.QoS(m.QoS), Retain: m.Retain}
+	if m.QoS > 0 {
+		p.ID = 1 // counted among its bytes; it is nobody's
+	}
+	props := &p.Properties
+	if m.Expiry > 0 {
+		props.Set(mqtt.MessageExpiry)
+		props.MessageExpiry = m.Expiry
+	}
+	if m.ResponseTopic != "" {
+		if err := topic.CheckName(m.ResponseTopic, topic.Limits{Bytes: maxText, Levels: maxText}); err != nil {
+			return nil, fault.Field("response_topic", "%s", err.Error())
+		}
+		props.Set(mqtt.ResponseTopic)
+		props.ResponseTopic = []byte(m.ResponseTopic)
+	}
+	if m.ContentType != "" {
+		if !isText(m.ContentType) {
+			return nil, fault.Field("content_type", "it is not UTF-8 without U+0000, of at most %d bytes", maxText)
+		}
+		props.Set(mqtt.ContentType)
+		props.ContentType = []byte(m.ContentType)
+	}
+	if len(m.CorrelationData) > maxText {
+		return nil, fault.Field("correlation_data", "it is longer than %d bytes", maxText)
+	}
+	if len(m.CorrelationData) > 0 {
+		props.Set(mqtt.CorrelationData)
+		props.CorrelationData = m.CorrelationData
+	}
+	if len(m.UserProperties) > maxPage {
+		return nil, fault.Field("user_properties", "there are more than %d", maxPage)
+	}
+	for i, u := range m.UserProperties {
+		if !isText(u[0]) || !isText(u[1]) {
+			return nil, fault.Field(fmt.Sprintf("user_properties[%d]", i), "it is not UTF-8 without U+0000, of at most %d bytes", maxText)
+		}
+		props.User = append(props.User, mqtt.UserProperty{Key: []byte(u[0]), Value: []byte(u[1])})
+	}
+	return p, nil
 }
 
-// Session is one session with its subscriptions, if it is there.
-func (b *Broker) Session(number uint64, clientID string) (SessionInfo, bool, error) {
-	return SessionInfo{}, false, errUnfinished
+// maxText is what a string of MQTT may have, in bytes.
+const maxText = 65535
+
+func isText(s string) bool {
+	return len(s) <= maxText && utf8.ValidString(s) && !strings.Contains(s, "\x00")
 }
-
-// Disconnect ends the connection of a client, and with forget its stored session too. It returns when that is done.
-func (b *Broker) Disconnect(ctx context.Context, number uint64, clientID string, forget bool) (found bool, err error) {
-	return false, errUnfinished
-}
-
-// Terminate ends all connections of a user and tells how many there were.
-func (b *Broker) Terminate(ctx context.Context, number uint64, user string) (int, error) {
-	return 0, errUnfinished
-}
-
-// Usage is what an organization takes now.
-func (b *Broker) Usage(number uint64) Usage { return Usage{} }
-
-// TakeUsage is what all organizations have used since the last call.
-func (b *Broker) TakeUsage() []UsageDelta { return nil }
-
-// SetMonth says what an organization had published in a month before this run.
-func (b *Broker) SetMonth(number uint64, month string, messages int64) {}

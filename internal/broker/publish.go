@@ -12,20 +12,24 @@ import (
 	"cloudsignal/internal/topic"
 )
 
-// publish is one PUBLISH, from the check to the last subscriber. Its acknowledgement is answered here, or when what is owed
-// to durable sessions is on disk.
-func (c *conn) publish(r *reader, p *mqtt.Publish, slot session.Slot, now time.Time) {
-	if !c.grant.Check(access.Publish, p.Topic) {
-		c.b.counters.drops[dropRefused].Add(1)
+// publish is one PUBLISH of a packet of size bytes, from the check to the last subscriber. Its acknowledgement is answered here,
+// or when what is owed to durable sessions is on disk.
+func (c *conn) publish(r *reader, p *mqtt.Publish, slot session.Slot, size int, now time.Time) {
+	if !c.grant.Load().Check(access.Publish, p.Topic) {
+		c.home.dropped(dropRefused)
 		c.refused("publish", "not_authorized", p.Topic)
 		c.answer(slot, mqtt.NotAuthorized)
+		return
+	}
+	if over := c.home.accepts(r, size, now); over != none {
+		c.refuseQuota(slot, over, p.Topic)
 		return
 	}
 	if (p.QoS > 0 || p.Retain) && c.home.crowded() {
 		c.waitForDisk(r)
 	}
 	m := session.NewMessage(p, now)
-	c.home.publish(r, m, &origin{clientID: c.session.ClientID(), conn: c, slot: slot, id: p.ID}, now)
+	c.home.publish(r, m, &origin{clientID: c.session.ClientID(), conn: c, slot: slot, id: p.ID, size: size}, now)
 	m.Release()
 }
 
@@ -35,38 +39,34 @@ type origin struct {
 	conn       *conn        // a client that waits for the answer of slot; nil: none
 	slot       session.Slot // 0 at QoS 0
 	id         uint16
+	size       int                // of its packet
 	operations []engine.Operation // committed with the message, or without it if nobody is owed it
 	done       event              // called then, if it is not nil
+	refused    func(over drop)    // called instead if there is no room, if it is not nil
 }
 
 // publish stores m if it is to be retained and routes it. Subscribers that end with their connection are served at once;
 // what durable filters match, and what is retained, is committed, and its followers are served when it is durable. Retained
-// messages pass one at a time, so that what is stored and what subscribers see come in the same order.
-func (o *Organization) publish(r *reader, m *session.Message, from *origin, now time.Time) {
-	var kept *stored
+// messages pass one at a time, so that what is stored and what subscribers see come in the same order. What there is no room for
+// reaches nobody.
+func (o *Organization) publish(r *reader, m *session.Message, from *origin, now time.Time) (matched bool) {
 	if m.Retain() {
 		o.retained.mu.Lock()
 		defer o.retained.mu.Unlock()
-		var ok bool
-		if kept, ok = o.retain(m, now); !ok {
-			o.counters.drops[dropRetained].Add(1)
-			from.refuse(o, r, m)
-			return
-		}
 	}
-	matched := o.route(r, m, from.clientID, now)
-	if m.QoS() == 0 || len(r.filters) > engine.MaxFilters {
-		if m.QoS() > 0 {
-			o.counters.drops[dropFilters].Add(1)
-			from.refuse(o, r, m)
-			return
-		}
-		r.filters = r.filters[:0]
+	hits := o.match(r, m)
+	if over := o.roomFor(r, m, now); over != none {
+		from.refuse(o, r, m, over, now)
+		return false
 	}
-	matched = matched || len(r.filters) > 0
+	var kept *stored
+	if m.Retain() {
+		kept = o.retained.retain(m, from.clientID, now)
+	}
+	matched = o.serve(r, m, hits, from.clientID, now) || len(r.filters) > 0
 	if len(r.filters) > 0 || m.Retain() || len(from.operations) > 0 || from.receives(m) {
 		o.keep(r, m, kept, from, matched)
-		return
+		return matched
 	}
 	if from.conn != nil {
 		from.conn.answer(from.slot, routed(matched))
@@ -74,6 +74,7 @@ func (o *Organization) publish(r *reader, m *session.Message, from *origin, now 
 	if from.done != nil {
 		from.done(r, 0, nil)
 	}
+	return matched
 }
 
 // receives reports whether the packet identifier of m belongs to a session that survives: it is on disk before PUBREC, even
@@ -90,11 +91,18 @@ func routed(matched bool) mqtt.Reason {
 }
 
 // refuse answers a message for which the organization has no room. What was to be committed with it is.
-func (from *origin) refuse(o *Organization, r *reader, m *session.Message) {
-	if from.conn != nil {
-		from.conn.refused("publish", "retained_full", m.Topic())
-		from.conn.answer(from.slot, mqtt.QuotaExceeded)
+func (from *origin) refuse(o *Organization, r *reader, m *session.Message, over drop, now time.Time) {
+	o.giveBack(r, from, now)
+	switch {
+	case from.conn != nil:
+		from.conn.refuseQuota(from.slot, over, m.Topic())
+		return
+	case from.refused != nil:
+		o.dropped(over)
+		from.refused(over)
+		return
 	}
+	o.dropped(over)
 	if from.done != nil {
 		o.commitOps(r, from.operations, from.done)
 	}
@@ -128,6 +136,7 @@ func (o *Organization) keep(r *reader, m *session.Message, kept *stored, from *o
 	}
 	batch.Operations = append(batch.Operations, from.operations...)
 	conn, slot, done := from.conn, from.slot, from.done
+	o.logged.Add(int64(len(filters)) * entryBytes(m))
 	o.commit(batch, func(r *reader, first engine.Position, err error) {
 		o.durableNow(r, &a, kept, filters, first, err)
 		if conn != nil {
@@ -152,12 +161,15 @@ func (o *Organization) durableNow(r *reader, a *arrival, kept *stored, filters [
 	if kept != nil {
 		o.retainedNow(kept, a.message, first, err)
 	}
+	bytes := entryBytes(a.message)
 	if err != nil {
-		o.counters.drops[dropStore].Add(1)
+		o.logged.Add(-int64(len(filters)) * bytes)
+		o.dropped(dropStore)
 		return
 	}
 	a.position = first
 	for _, d := range filters {
+		o.logEntry(d, bytes)
 		d.arrive(r, a)
 	}
 	if len(filters) > 0 || kept != nil {
@@ -188,18 +200,33 @@ func (c *conn) stored(r *reader, slot session.Slot, reason mqtt.Reason, err erro
 	}
 }
 
-// route delivers m to every subscriber that is served at once and whose filters match, each once ([MQTT-3.3.4-2]), and
-// reports whether there was one. r.filters are the durable filters that match, for messages of QoS 1 and 2; r.served the
-// groups whose log is about to begin, and which were served.
-func (o *Organization) route(r *reader, m *session.Message, from string, now time.Time) (matched bool) {
+type hits = []topic.Hit[*recipient, *subscription]
+
+// match finds who is to get m, in the order of recipients. r.filters are the durable filters that match, for messages of QoS 1
+// and 2.
+func (o *Organization) match(r *reader, m *session.Message) hits {
 	hits, filters := o.tree.Match(m.Topic(), r.hits[:0])
 	r.hits = hits
 	clear(r.filters)
-	clear(r.served)
-	r.filters, r.served = r.filters[:0], r.served[:0]
+	r.filters = r.filters[:0]
 	if filters > 1 {
 		slices.SortFunc(hits, func(a, b topic.Hit[*recipient, *subscription]) int { return cmp.Compare(a.Key.order, b.Key.order) })
 	}
+	if m.QoS() > 0 {
+		for i := range hits {
+			if d := hits[i].Key.durable; d != nil {
+				r.filters = append(r.filters, d)
+			}
+		}
+	}
+	return hits
+}
+
+// serve delivers m to every subscriber that is served at once and whose filters match, each once ([MQTT-3.3.4-2]), and reports
+// whether there was one. r.served are the groups whose log is about to begin, and which were served.
+func (o *Organization) serve(r *reader, m *session.Message, hits hits, from string, now time.Time) (matched bool) {
+	clear(r.served)
+	r.served = r.served[:0]
 	for len(hits) > 0 {
 		to, n := hits[0].Key, 1
 		for n < len(hits) && hits[n].Key == to {
@@ -207,7 +234,6 @@ func (o *Organization) route(r *reader, m *session.Message, from string, now tim
 		}
 		switch {
 		case to.durable != nil:
-			r.filters = append(r.filters, to.durable)
 		case to.group != nil:
 			matched = to.group.route(r, m, now) || matched
 		default:

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -23,7 +24,12 @@ const never = math.MaxUint32
 
 // expiryOf is how long the session of a CONNECT is kept, in seconds, and whether that is only the default: for 5.0 clients that
 // want to go on with a session and do not say how long.
-func (c *conn) expiryOf(p *mqtt.Connect) (expiry uint32, standard bool) {
+func (c *conn) expiryOf(p *mqtt.Connect, g *access.Grant, now time.Time) (expiry uint32, standard bool) {
+	expiry, standard = c.askedExpiry(p)
+	return capExpiry(g, expiry, now), standard
+}
+
+func (c *conn) askedExpiry(p *mqtt.Connect) (expiry uint32, standard bool) {
 	l := &c.b.cfg.Limits
 	switch {
 	case p.Version != mqtt.V5 && p.CleanStart:
@@ -46,6 +52,9 @@ type away struct {
 	will    *engine.Will
 	ended   int64 // of a crashed one: when its connection ended
 }
+
+// errSessions refuses a session that outlives its connection, above the organization's limit.
+var errSessions = errors.New("the organization has as many sessions as it may have")
 
 // find looks a session without a connection up; nil if there is none. The caller has its client identifier.
 func (o *Organization) find(clientID string) (*away, error) {
@@ -79,6 +88,9 @@ func (o *Organization) awayOf(s engine.Session) (*away, error) {
 		}
 		a.crashed, a.ended = true, ended
 		a.endsAt = ended + int64(s.Expiry)*int64(time.Second)
+		if s.EndsAt != 0 { // with the token that it logged in with
+			a.endsAt = min(a.endsAt, s.EndsAt)
+		}
 	}
 	if s.Expiry == never || !a.crashed && a.endsAt == 0 {
 		a.endsAt = math.MaxInt64
@@ -105,8 +117,9 @@ func (c *conn) begin(r *reader, p *mqtt.Connect, s *session.Session, now time.Ti
 	if err != nil {
 		return false, err
 	}
-	expiry, standard := c.expiryOf(p)
-	if old != nil && (p.CleanStart || old.User != c.grant.User || old.endsAt <= now.UnixNano()) {
+	g := c.grant.Load()
+	expiry, standard := c.expiryOf(p, g, now)
+	if old != nil && (p.CleanStart || old.User != g.User || old.endsAt <= now.UnixNano() || o.changes.names(g.User)) {
 		ended := make(chan error, 1)
 		o.endAway(r, old, func(_ *reader, _ engine.Position, err error) { ended <- err })
 		if err := c.waitFor(r, ended); err != nil {
@@ -142,13 +155,21 @@ func (c *conn) begin(r *reader, p *mqtt.Connect, s *session.Session, now time.Ti
 	if old == nil {
 		o.mu.Lock()
 	}
-	o.recorded[s.ClientID()] = struct{}{}
+	most := o.quota.Load().MaxSessions
+	if old == nil && c.kept != nil && most > 0 && o.sessions >= most {
+		o.mu.Unlock()
+		return false, errSessions
+	}
+	o.note(s.ClientID(), g.User, c.kept != nil)
 	if old == nil {
 		o.mu.Unlock()
 	}
 	o.commit(&engine.Batch{Organization: o.number, Operations: operations}, func(_ *reader, first engine.Position, err error) {
 		if k := c.kept; err == nil && k != nil && old == nil { // nothing that came before is for it
 			k.taken, k.loaded, k.arrived, k.saved = first, first, first, 0
+		}
+		if err != nil && old == nil {
+			o.forgetRecords(s.ClientID())
 		}
 		durable <- err
 	})
@@ -169,10 +190,15 @@ func (c *conn) record(clientID string, run uint64, expiry uint32) *engine.Sessio
 			state = binary.AppendUvarint(state, uint64(k.crashed))
 		}
 	}
-	return &engine.Session{
-		Owner: c.owner, Kind: engine.KindSession, ClientID: clientID, User: c.grant.User,
+	g := c.grant.Load()
+	s := &engine.Session{
+		Owner: c.owner, Kind: engine.KindSession, ClientID: clientID, User: g.User,
 		Expiry: expiry, Connected: run, State: state,
 	}
+	if run != 0 && !g.Expires.IsZero() {
+		s.EndsAt = g.Expires.Add(tokenGrace).UnixNano() // at the latest, should this run end with a crash
+	}
+	return s
 }
 
 // stateStandard is in the first byte of a session's state: its expiry is the default one. A position follows, up to which
@@ -255,7 +281,7 @@ func (c *conn) resumeSubscription(s *session.Session, sub *engine.Subscription, 
 	if sub.Filter != 0 {
 		now.durable = o.filters[rest]
 	}
-	if !ok || !c.grant.Check(access.Subscribe, []byte(sub.Text)) {
+	if !ok || !c.grant.Load().Check(access.Subscribe, []byte(sub.Text)) {
 		c.refusedLater = append(c.refusedLater, sub.Text)
 		*operations = append(*operations, engine.Operation{Op: engine.OpUnsubscribe, Owner: c.owner, Text: sub.Text})
 		switch {
@@ -327,7 +353,7 @@ func (o *Organization) endAway(r *reader, a *away, then event) {
 // forgetRecords says that there are no records of a client identifier any more. The caller has it.
 func (o *Organization) forgetRecords(clientID string) {
 	o.mu.Lock()
-	delete(o.recorded, clientID)
+	o.unnote(clientID)
 	o.mu.Unlock()
 }
 

@@ -3,6 +3,7 @@ package broker
 import (
 	"bytes"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"cloudsignal/internal/engine"
@@ -18,6 +19,7 @@ type retained struct {
 	mu    sync.Mutex
 	names topic.Names[*stored]
 	bytes int
+	disk  atomic.Int64 // bytes of topics, properties and payloads
 
 	expiring map[string]struct{} // topics whose message has an expiry
 	swept    time.Time
@@ -27,6 +29,8 @@ type retained struct {
 type stored struct {
 	*session.Message
 	name     string
+	at       time.Time       // when it was published, if that was in this run
+	from     string          // client identifier of who did; empty: over HTTP
 	position engine.Position // of its commit; 0: that is under way. Guarded by the lock
 }
 
@@ -34,25 +38,15 @@ type stored struct {
 const sweepInterval = time.Second
 
 // retain keeps m as its topic's retained message; an empty payload removes what is there ([MQTT-3.3.1-6], [MQTT-3.3.1-7]).
-// The caller holds the lock. It is false if the organization has no room, and then nothing has changed.
-func (o *Organization) retain(m *session.Message, now time.Time) (*stored, bool) {
-	if !o.retained.room(m, o.limits) {
-		o.sweep(now)
-	}
-	return o.retained.store(m, o.limits)
-}
-
-func (t *retained) store(m *session.Message, limits *Limits) (*stored, bool) {
-	s := &stored{Message: m, name: string(m.Topic())}
+// The caller holds the lock, and has looked for room.
+func (t *retained) retain(m *session.Message, from string, now time.Time) *stored {
+	s := &stored{Message: m, name: string(m.Topic()), from: from, at: now}
 	if len(m.Payload()) == 0 {
 		t.remove(s.name)
-		return s, true
+	} else {
+		t.set(s)
 	}
-	if !t.room(m, limits) {
-		return nil, false
-	}
-	t.set(s)
-	return s, true
+	return s
 }
 
 // set enters a message, in place of its topic's older one, and holds it.
@@ -61,6 +55,7 @@ func (t *retained) set(s *stored) {
 	s.Hold()
 	t.names.Set(s.name, s)
 	t.bytes += cost(s.Message)
+	t.disk.Add(entryBytes(s.Message))
 	if s.Expires() {
 		if t.expiring == nil {
 			t.expiring = make(map[string]struct{})
@@ -98,7 +93,7 @@ func (o *Organization) retainedNow(s *stored, m *session.Message, position engin
 // recall enters a message that is on disk.
 func (o *Organization) recall(name string, e *engine.Entry) {
 	if m := messageOf(e); m != nil {
-		o.retained.set(&stored{Message: m, name: name, position: max(1, e.Position)})
+		o.retained.set(&stored{Message: m, name: name, from: e.Publisher, position: max(1, e.Position)})
 		m.Release()
 	}
 }
@@ -112,7 +107,7 @@ func cost(m *session.Message) int {
 }
 
 // room reports whether m can be kept, in place of what its topic has.
-func (t *retained) room(m *session.Message, limits *Limits) bool {
+func (t *retained) room(m *session.Message, most, mostBytes int) bool {
 	if len(m.Payload()) == 0 {
 		return true
 	}
@@ -120,12 +115,22 @@ func (t *retained) room(m *session.Message, limits *Limits) bool {
 	if old, had := t.names.Get(m.Topic()); had {
 		size, count = size-cost(old.Message), count-1
 	}
-	return count <= limits.Retained && size <= limits.RetainedBytes
+	return count <= most && size <= mostBytes
+}
+
+// growth is what more m takes on disk than what its topic has.
+func (t *retained) growth(m *session.Message) int64 {
+	n := entryBytes(m)
+	if old, had := t.names.Get(m.Topic()); had {
+		n -= entryBytes(old.Message)
+	}
+	return n
 }
 
 func (t *retained) remove(name string) {
 	if old, had := t.names.Delete(name); had {
 		t.bytes -= cost(old.Message)
+		t.disk.Add(-entryBytes(old.Message))
 		delete(t.expiring, name)
 		old.Release()
 	}

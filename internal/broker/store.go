@@ -18,6 +18,7 @@ type Store interface {
 	NextFilter(organization uint64) (engine.Filter, error)
 	Trim(organization uint64, filter engine.Filter, upTo engine.Position) error
 	TrimBodies(organization uint64, upTo engine.Position) error
+	DropOrganization(organization uint64) error
 
 	Organizations() ([]uint64, error)
 	Head(organization uint64) (engine.Position, error)

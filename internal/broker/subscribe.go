@@ -16,7 +16,7 @@ func (c *conn) subscribe(r *reader, p *mqtt.Subscribe, now time.Time) error {
 	err := s.enterAll(p)
 	for _, f := range s.refused {
 		c.refused("subscribe", f.label, f.filter)
-		c.b.counters.count(&c.b.counters.subscribes, f.label)
+		c.home.refusedFilter(f.label)
 	}
 	return err
 }
@@ -40,6 +40,7 @@ type subscribing struct {
 	// Of a session that outlives its connection: what is to be durable before SUBACK.
 	operations []engine.Operation
 	references []engine.Operation
+	referred   int64 // bytes of them, of the organization's storage
 	entered    []entered
 	lowers     bool               // a filter is not followed with QoS 1 or 2 any more
 	held       []*session.Message // of the operations
@@ -52,6 +53,7 @@ type entered struct {
 	now, old *subscription
 	oldSet   session.Options
 	group    *group // whose log begins with it, or has one member more
+	log      *groupLog
 	begins   bool
 }
 
@@ -101,6 +103,7 @@ func (s *subscribing) enterAll(p *mqtt.Subscribe) error {
 		s.operations = append(s.operations, c.save()...)
 	}
 	durable := make(chan error, 1)
+	o.logged.Add(s.referred)
 	o.commit(&engine.Batch{Organization: o.number, Operations: append(s.operations, s.references...)}, func(r *reader, first engine.Position, err error) {
 		releaseMessages(s.held)
 		durable <- s.durable(r, reasons, first, err)
@@ -157,7 +160,7 @@ func (s *subscribing) enter(index int, filter string, o session.Options, h mqtt.
 		found = s.refer(found, now)
 	}
 	if !c.session.Subscribe(filter, o) {
-		c.b.counters.subscriptions.Add(1)
+		c.home.countFilters(1)
 	}
 	c.remember(filter, now)
 	if shared {
@@ -201,7 +204,9 @@ func (s *subscribing) enterKept(index int, now *subscription, rest string, share
 	switch {
 	case shared:
 		now.pending = true // SUBACK comes first
-		e.group, e.begins, err = o.enterGroup(now, old, &s.operations)
+		if e.group, e.begins, err = o.enterGroup(now, old, &s.operations); e.group != nil {
+			e.log = e.group.log
+		}
 	case now.options.QoS > 0 || old != nil && old.durable != nil:
 		err = s.enterLog(now, old, rest, &record)
 	}
@@ -255,9 +260,9 @@ func (s *subscribing) refer(found []*session.Message, now *subscription) (live [
 			}
 			c.kept.private = d
 		}
-		s.references = append(s.references, engine.Operation{
-			Op: engine.OpAppend, Entry: referTo(m, now.text, now.options, s.now), Filters: []engine.Filter{c.kept.private.number},
-		})
+		entry := referTo(m, now.text, now.options, s.now)
+		s.references = append(s.references, engine.Operation{Op: engine.OpAppend, Entry: entry, Filters: []engine.Filter{c.kept.private.number}})
+		s.referred += int64(len(entry.Body))
 		m.Release()
 	}
 	return live
@@ -266,6 +271,11 @@ func (s *subscribing) refer(found []*session.Message, now *subscription) (live [
 // durable goes on when the records are on disk: from here on the log's messages are for these subscriptions.
 func (s *subscribing) durable(r *reader, reasons []mqtt.Reason, first engine.Position, err error) error {
 	c, o := s.c, s.c.home
+	if s.referred > 0 && err == nil {
+		o.logEntry(c.kept.private, s.referred)
+	} else {
+		o.logged.Add(-s.referred)
+	}
 	if err != nil {
 		if _, refused := refusalReason(err); !refused {
 			return &mqtt.Error{Reason: mqtt.ServerUnavailable, Detail: "the store has failed"}
@@ -283,8 +293,8 @@ func (s *subscribing) durable(r *reader, reasons []mqtt.Reason, first engine.Pos
 			if e.now.durable != nil {
 				e.now.durable.made = true
 			}
-			if e.group != nil && e.group.log != nil {
-				e.group.log.durable.made = true
+			if e.log != nil {
+				e.log.durable.made = true
 			}
 		}
 	}
@@ -298,16 +308,28 @@ func (s *subscribing) durable(r *reader, reasons []mqtt.Reason, first engine.Pos
 			e.now.durable.joinConn(c)
 		}
 		if err == nil && e.begins {
-			e.group.begin(since)
+			e.group.begin(e.log, since)
 		}
 	}
+	var stale []*durable // of filters that the rules have taken back meanwhile
+	defer func() {
+		for _, d := range stale {
+			d.leave(c)
+		}
+	}()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.isEnded() {
 		return errEnded
 	}
 	for i := range s.entered {
-		if e := &s.entered[i]; e.now.pending {
+		e := &s.entered[i]
+		if e.now.gone {
+			reasons[e.index] = mqtt.NotAuthorized
+			if e.now.durable != nil {
+				stale = append(stale, e.now.durable)
+			}
+		} else if e.now.pending {
 			e.now.pending, e.now.since = false, since
 		}
 	}
@@ -336,6 +358,9 @@ func (s *subscribing) takeBack(reasons []mqtt.Reason) {
 	for i := len(s.entered) - 1; i >= 0; i-- {
 		e := &s.entered[i]
 		reasons[e.index] = mqtt.QuotaExceeded
+		if e.now.gone {
+			continue // it was removed already
+		}
 		if e.now.durable != nil && (e.old == nil || e.old.durable == nil) {
 			delete(c.kept.filters, e.now.durable.number)
 			o.release(e.now.durable, &nothing)
@@ -347,7 +372,7 @@ func (s *subscribing) takeBack(reasons []mqtt.Reason) {
 		if e.old == nil {
 			c.session.Unsubscribe(e.text)
 			delete(c.subscriptions, e.text)
-			c.b.counters.subscriptions.Add(-1)
+			c.home.countFilters(-1)
 		} else {
 			c.session.Subscribe(e.text, e.oldSet)
 			c.subscriptions[e.text] = e.old
@@ -403,136 +428,12 @@ func (c *conn) joinGroup(filter string, s *subscription, locked bool) {
 // judge says whether this connection may hold a filter.
 func (c *conn) judge(filter []byte) mqtt.Reason {
 	reason := c.session.Judge(filter)
-	if !reason.Failed() && !c.grant.Check(access.Subscribe, filter) {
+	switch {
+	case reason.Failed():
+	case !c.grant.Load().Check(access.Subscribe, filter):
 		reason = mqtt.NotAuthorized
+	case c.tooMany(filter):
+		reason = mqtt.QuotaExceeded
 	}
 	return reason
-}
-
-// unsubscribe is one UNSUBSCRIBE. Messages in flight are completed ([MQTT-3.10.4-3]).
-func (c *conn) unsubscribe(r *reader, p *mqtt.Unsubscribe) error {
-	o := c.home
-	c.mu.Lock()
-	if c.isEnded() {
-		c.mu.Unlock()
-		return errEnded
-	}
-	reasons := r.reasons[:0]
-	var operations []engine.Operation
-	var left []*durable
-	var adopted []lent // in flight from groups that c leaves: its own from now on
-	if c.kept != nil {
-		o.mu.Lock()
-	}
-	for _, f := range p.Filters {
-		filter := string(f)
-		s := c.subscriptions[filter]
-		if !c.session.Unsubscribe(filter) {
-			reasons = append(reasons, mqtt.NoSubscriptionExisted)
-			continue
-		}
-		delete(c.subscriptions, filter)
-		c.b.counters.subscriptions.Add(-1)
-		s.gone = true
-		if c.kept != nil {
-			left = append(left, c.leaveKept(s, &operations))
-		}
-		if c.kept != nil {
-			adopted = c.adopt(filter, adopted)
-		}
-		c.removeFilter(filter, c.kept != nil)
-		reasons = append(reasons, mqtt.Success)
-	}
-	r.reasons = reasons
-	r.mark(c)
-	if len(operations) == 0 {
-		if c.kept != nil {
-			o.mu.Unlock()
-		}
-		defer c.mu.Unlock()
-		return c.session.Unsuback(p.ID, reasons)
-	}
-	operations, held := c.recordSent(operations) // no filter leads back to it after a crash ([MQTT-3.10.4-3])
-	operations = append(operations, c.save()...)
-	durable := make(chan error, 1)
-	o.commit(&engine.Batch{Organization: o.number, Operations: operations}, func(r *reader, _ engine.Position, err error) {
-		releaseMessages(held)
-		durable <- c.unsubscribed(r, p.ID, reasons, err)
-	})
-	o.mu.Unlock()
-	c.mu.Unlock()
-	for _, d := range left {
-		if d != nil {
-			d.leave(c)
-		}
-	}
-	for _, a := range adopted {
-		a.group.settled(engine.Position(a.position))
-	}
-	return c.waitFor(r, durable)
-}
-
-// adopt adds what is in flight from the group of a filter, if it is a shared one. The caller holds mu and the organization's.
-func (c *conn) adopt(filter string, all []lent) []lent {
-	if g := c.home.groups[filter]; g != nil {
-		for _, position := range c.session.Adopt(g, uint64(engine.Shared)) {
-			all = append(all, lent{g, position})
-		}
-	}
-	return all
-}
-
-// unsubscribed answers UNSUBSCRIBE when it is on disk.
-func (c *conn) unsubscribed(r *reader, id uint16, reasons []mqtt.Reason, err error) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case err != nil:
-		return &mqtt.Error{Reason: mqtt.ServerUnavailable, Detail: "the store has failed"}
-	case c.isEnded():
-		return errEnded
-	}
-	r.mark(c)
-	return c.session.Unsuback(id, reasons)
-}
-
-// lent is a message that a group has lent to a member.
-type lent struct {
-	group    *group
-	position uint64
-}
-
-// leaveKept ends the records of a subscription, and returns the durable filter that it followed. The caller holds mu and the
-// organization's.
-func (c *conn) leaveKept(s *subscription, operations *[]engine.Operation) *durable {
-	*operations = append(*operations, engine.Operation{Op: engine.OpUnsubscribe, Owner: c.owner, Text: s.text})
-	c.kept.setLive(s.text, nil)
-	if s.durable == nil {
-		if g := c.home.groups[s.text]; g != nil && s.options.QoS > 0 {
-			c.home.leaveGroupLog(g, operations)
-		}
-		return nil
-	}
-	delete(c.kept.filters, s.durable.number)
-	c.home.release(s.durable, operations)
-	return s.durable
-}
-
-// removeFilter takes a filter out of the tree. locked says that the organization's lock is held.
-func (c *conn) removeFilter(filter string, locked bool) {
-	_, _, shared, _ := topic.SplitShare(filter)
-	if !shared {
-		c.home.tree.Delete(filter, &c.recipient)
-		return
-	}
-	if !locked {
-		c.home.mu.Lock()
-		defer c.home.mu.Unlock()
-	}
-	if g := c.home.groups[filter]; g != nil {
-		delete(c.groups, g)
-		if _, empty := g.leave(c); empty {
-			c.home.dropGroup(g)
-		}
-	}
 }

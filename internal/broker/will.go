@@ -5,12 +5,30 @@ import (
 	"cloudsignal/internal/session"
 )
 
-// willAllowed reports whether the rules (still) allow the topic of an ended connection's will.
+// inForce is what an ended connection's user may do now, nil if that is nothing: the user is gone or disabled, or its key or
+// token was revoked. A password that was rotated, or a token that is over, ends connections and says nothing about wills.
+func (c *conn) inForce() *access.Grant {
+	old := c.grant.Load()
+	now, err := c.b.cfg.Authenticator.Regrant(old)
+	if err != nil && !old.Server {
+		now, err = c.b.cfg.Authenticator.Standing(old.OrganizationNumber, old.User, old.ClientID)
+	}
+	if err != nil {
+		return nil
+	}
+	return now
+}
+
+// willAllowed reports whether what is in force now allows the will of an ended connection.
 func (c *conn) willAllowed(will *session.Message) bool {
-	if c.grant.Check(access.Publish, will.Topic()) {
+	if g := c.inForce(); g != nil && g.Check(access.Publish, will.Topic()) {
 		return true
 	}
-	c.b.counters.drops[dropRefused].Add(1)
-	c.refused("will", "not_authorized", will.Topic())
+	c.willRefused(will)
 	return false
+}
+
+func (c *conn) willRefused(will *session.Message) {
+	c.home.dropped(dropRefused)
+	c.refused("will", "not_authorized", will.Topic())
 }

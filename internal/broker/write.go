@@ -107,10 +107,15 @@ func (c *conn) writeLoop() {
 // tally folds the session's counts into the server's. The caller holds mu.
 func (c *conn) tally() {
 	t := c.session.TakeTally()
+	sent := uint32(0)
 	for q, n := range t.Sent {
 		if n > 0 {
 			c.b.counters.out[q].Add(uint64(n))
+			sent += n
 		}
+	}
+	if sent > 0 && c.home != nil {
+		c.home.usage.sent(int64(sent), int64(t.Bytes))
 	}
 	if t.Expired > 0 {
 		c.b.counters.drops[dropExpired].Add(uint64(t.Expired))

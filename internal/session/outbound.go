@@ -155,6 +155,7 @@ type Tally struct {
 	Sent     [3]uint32 // PUBLISH packets encoded, by QoS
 	Expired  uint32    // drops while waiting
 	TooLarge uint32
+	Bytes    uint64 // of those PUBLISH packets
 }
 
 // TakeTally returns the counts and starts them anew.
@@ -246,8 +247,11 @@ func (s *Session) put(m *Message, h *head) {
 	if h.alias != 0 && !h.aliasKnown {
 		s.aliasOut[string(m.Topic())] = h.alias
 	}
-	s.batch().publish(m, h)
+	b := s.batch()
+	before := b.size
+	b.publish(m, h)
 	s.tally.Sent[h.qos]++
+	s.tally.Bytes += uint64(b.size - before)
 }
 
 // alias is the topic alias to use for m, 0 for none, and whether the client knows it already. Aliases are given to the
@@ -293,4 +297,13 @@ func (s *Session) Close(f func(share Share, m *Message, position uint64)) {
 	if b := s.TakeBatch(); b != nil {
 		b.Release()
 	}
+}
+
+// Waiting is how many messages wait for the window or the writer, their bytes, and how many were sent and are not acknowledged.
+func (s *Session) Waiting() (messages, bytes, inFlight int) {
+	q := &s.queue
+	for i := q.first; i < len(q.items); i++ {
+		messages += 1 + len(q.items[i].Rest)
+	}
+	return messages, q.bytes, s.inflight.count - s.inflight.unsent
 }

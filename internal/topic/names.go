@@ -116,6 +116,12 @@ func (t *Names[V]) Match(filter string, visit func(name string, v V) bool) {
 	})
 }
 
+// All calls visit for every name, those that begin with "$" too, in no order, until visit returns false. visit must not change
+// the tree.
+func (t *Names[V]) All(visit func(name string, v V) bool) {
+	t.root.children.each(func(c child[place[V]]) bool { return c.node.match("#", true, visit) })
+}
+
 // match visits the names below n that rest matches, if there are more levels in the filter, else the one that ends here. It
 // is false if visit was.
 func (n *place[V]) match(rest string, more bool, visit func(string, V) bool) bool {
