@@ -81,7 +81,7 @@ type oneKey struct{ Body Key }
 type keyWithSecret struct {
 	Body struct {
 		Key
-		Secret string  `json:"secret" doc:"The key itself. It is shown once." example:"rk_..."`
+		Secret string `json:"secret" doc:"The key itself. It is shown once." example:"rk_..."`
 	} `nameHint:"KeyWithSecret"`
 }
 
@@ -130,7 +130,7 @@ func (a *API) registerKeys() {
 	})
 }
 
-func (a *API) listKeys(ctx context.Context, in *page) (*listed[Key], error) {
+func (a *API) listKeys(ctx context.Context, in *Page) (*listed[Key], error) {
 	after, err := in.after("keys")
 	if err != nil {
 		return nil, err

@@ -75,7 +75,7 @@ type ruleSetPath struct {
 }
 
 type rulePath struct {
-	ruleSetPath
+	ID   string `path:"id" maxLength:"64" example:"rs_k7xm4pqr2n5t"`
 	Rule string `path:"rule" maxLength:"64" example:"rule_k7xm4pqr2n5t"`
 }
 
@@ -92,7 +92,7 @@ type newRuleSetInput struct {
 }
 
 type ruleSetChange struct {
-	ruleSetPath
+	ID   string `path:"id" maxLength:"64" example:"rs_k7xm4pqr2n5t"`
 	Body struct {
 		Name    *string `json:"name,omitempty" minLength:"1" maxLength:"100" example:"Agents"`
 		Default *bool   `json:"default,omitempty" example:"true"`
@@ -100,14 +100,14 @@ type ruleSetChange struct {
 }
 
 type rulesInput struct {
-	ruleSetPath
+	ID   string `path:"id" maxLength:"64" example:"rs_k7xm4pqr2n5t"`
 	Body struct {
 		Rules []rule `json:"rules" maxItems:"1000"`
 	} `nameHint:"Rules"`
 }
 
 type newRuleInput struct {
-	ruleSetPath
+	ID   string `path:"id" maxLength:"64" example:"rs_k7xm4pqr2n5t"`
 	Body struct {
 		User       string `json:"user" minLength:"1" maxLength:"128" example:"agent-01"`
 		Topic      string `json:"topic" minLength:"1" maxLength:"4096" example:"agents/%u/#"`
@@ -119,7 +119,8 @@ type newRuleInput struct {
 }
 
 type ruleChange struct {
-	rulePath
+	ID   string `path:"id" maxLength:"64" example:"rs_k7xm4pqr2n5t"`
+	Rule string `path:"rule" maxLength:"64" example:"rule_k7xm4pqr2n5t"`
 	Body struct {
 		User       *string `json:"user,omitempty" minLength:"1" maxLength:"128" example:"agent-01"`
 		Topic      *string `json:"topic,omitempty" minLength:"1" maxLength:"4096" example:"agents/%u/#"`
@@ -150,7 +151,9 @@ func (a *API) registerRuleSets() {
 	})
 	route(a, operation{
 		id: "get-rule-set", method: http.MethodGet, path: one, tag: tag, summary: "Get a rule set", scope: access.RulesRead,
-	}, func(ctx context.Context, in *ruleSetPath) (*oneRuleSet, error) { return setOf(a.own(ctx).RuleSet(ctx, in.ID)) })
+	}, func(ctx context.Context, in *ruleSetPath) (*oneRuleSet, error) {
+		return setOf(a.own(ctx).RuleSet(ctx, in.ID))
+	})
 	route(a, operation{
 		id: "update-rule-set", method: http.MethodPatch, path: one, tag: tag, summary: "Rename a rule set, or make it the default one",
 		text: "Fields that are left out stay. " + rulesInForce, scope: access.RulesWrite, also: []int{http.StatusConflict},
@@ -160,7 +163,9 @@ func (a *API) registerRuleSets() {
 	route(a, operation{
 		id: "delete-rule-set", method: http.MethodDelete, path: one, tag: tag, summary: "Delete a rule set",
 		text: "No user may be given to it. " + rulesInForce, scope: access.RulesWrite, also: []int{http.StatusConflict},
-	}, func(ctx context.Context, in *ruleSetPath) (*nothing, error) { return nil, a.own(ctx).DeleteRuleSet(ctx, in.ID) })
+	}, func(ctx context.Context, in *ruleSetPath) (*nothing, error) {
+		return nil, a.own(ctx).DeleteRuleSet(ctx, in.ID)
+	})
 }
 
 func (a *API) registerRules() {
@@ -204,7 +209,7 @@ func setOf(s access.RuleSet, err error) (*oneRuleSet, error) {
 func ruleOf(r access.Rule, err error) (*oneRule, error) { return &oneRule{Body: showRule(r)}, err }
 
 // listRuleSets cuts pages out of all sets, of which there are 1000 at most.
-func (a *API) listRuleSets(ctx context.Context, in *page) (*listed[ruleSet], error) {
+func (a *API) listRuleSets(ctx context.Context, in *Page) (*listed[ruleSet], error) {
 	after, err := in.after("rule-sets")
 	if err != nil {
 		return nil, err
