@@ -81,7 +81,7 @@ type oneKey struct{ Body Key }
 type keyWithSecret struct {
 	Body struct {
 		Key
-		Secret string  `json:"secret" doc:"The key itself. It is shown once." example:"rk_..."`
+		Secret string `json:"secret" doc:"The key itself. It is shown once." example:"rk_..."`
 	} `nameHint:"KeyWithSecret"`
 }
 

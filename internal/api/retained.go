@@ -11,9 +11,6 @@ import (
 	"cloudsignal/internal/fault"
 )
 
-// maxRetainedPage bounds the payloads of one page, in bytes; a page has one message at least.
-const maxRetainedPage = 4 << 20
-
 // message is a retained message.
 type message struct {
 	Topic       string      `json:"topic" example:"agents/agent-01/card"`
@@ -43,7 +40,7 @@ func showMessage(m broker.Message) message {
 
 type retainedListInput struct {
 	page
-	Filter string `query:"filter" default:"#" maxLength:"65535" doc:"A topic filter. # has the topics that begin with $ too." example:"agents/+/card"`
+	Filter string `query:"filter" maxLength:"65535" doc:"A topic filter. Without one, all are listed, those of topics that begin with $ too." example:"agents/+/card"`
 }
 
 type retainedInput struct {
@@ -98,10 +95,11 @@ func (a *API) listRetained(ctx context.Context, in *retainedListInput) (*listed[
 	}
 	size := 0
 	for i := range all {
-		if size += len(all[i].Payload); size > maxRetainedPage {
-			in.Limit = min(in.Limit, max(1, i))
-			break
-		}
+		size += len(all[i].Payload)
+	}
+	if size >= broker.RetainedPage { // it was cut: what stands here for what follows is not shown
+		in.Limit = min(in.Limit, len(all))
+		all = append(all, broker.Message{})
 	}
 	return pageOf(&in.page, "retained", all, func(m broker.Message) string { return m.Topic }, showMessage), nil
 }

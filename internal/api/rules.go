@@ -150,7 +150,9 @@ func (a *API) registerRuleSets() {
 	})
 	route(a, operation{
 		id: "get-rule-set", method: http.MethodGet, path: one, tag: tag, summary: "Get a rule set", scope: access.RulesRead,
-	}, func(ctx context.Context, in *ruleSetPath) (*oneRuleSet, error) { return setOf(a.own(ctx).RuleSet(ctx, in.ID)) })
+	}, func(ctx context.Context, in *ruleSetPath) (*oneRuleSet, error) {
+		return setOf(a.own(ctx).RuleSet(ctx, in.ID))
+	})
 	route(a, operation{
 		id: "update-rule-set", method: http.MethodPatch, path: one, tag: tag, summary: "Rename a rule set, or make it the default one",
 		text: "Fields that are left out stay. " + rulesInForce, scope: access.RulesWrite, also: []int{http.StatusConflict},
@@ -160,7 +162,9 @@ func (a *API) registerRuleSets() {
 	route(a, operation{
 		id: "delete-rule-set", method: http.MethodDelete, path: one, tag: tag, summary: "Delete a rule set",
 		text: "No user may be given to it. " + rulesInForce, scope: access.RulesWrite, also: []int{http.StatusConflict},
-	}, func(ctx context.Context, in *ruleSetPath) (*nothing, error) { return nil, a.own(ctx).DeleteRuleSet(ctx, in.ID) })
+	}, func(ctx context.Context, in *ruleSetPath) (*nothing, error) {
+		return nil, a.own(ctx).DeleteRuleSet(ctx, in.ID)
+	})
 }
 
 func (a *API) registerRules() {
