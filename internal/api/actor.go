@@ -13,6 +13,7 @@ import (
 const (
 	secretHeader       = "X-Secret-Key"
 	organizationHeader = "X-Organization"
+	maxOrganization    = 64 // bytes of an id or a UUID that is looked for, and repeated if there is none
 )
 
 // admit lets a request reach its operation: it knows who asks, and that they may and not too often. Else it says why not.
@@ -66,6 +67,9 @@ func (a *API) identify(ctx context.Context, o *operation, h http.Header, r *http
 	named := r.Header.Get(organizationHeader)
 	if inPath := r.PathValue("organization"); inPath != "" && actor.Kind != control.KeyActor {
 		named = inPath // a key's path is looked at by Store.In
+	}
+	if len(named) > maxOrganization {
+		return newProblem(c.id, fault.NotFound, "there is no such organization")
 	}
 	if named != "" {
 		if actor, err = a.config.Store.Within(ctx, actor, named); err != nil {

@@ -11,7 +11,7 @@ import (
 )
 
 type auditInput struct {
-	page
+	Page
 	Actor  string    `query:"actor" maxLength:"256" doc:"Who did it: an id, a name, or a kind." example:"key_k7xm4pqr2n5t"`
 	Action string    `query:"action" maxLength:"64" doc:"What was done; one that ends in a dot is all of its kind." example:"user."`
 	Target string    `query:"target" maxLength:"256" doc:"What it was done to." example:"agent-01"`
@@ -60,5 +60,5 @@ func (a *API) listAudit(ctx context.Context, in *auditInput) (*listed[auditEntry
 	if err != nil {
 		return nil, err
 	}
-	return pageOf(&in.page, "audit", entries, func(e control.AuditEntry) string { return e.ID }, showAuditEntry), nil
+	return pageOf(&in.Page, "audit", entries, func(e control.AuditEntry) string { return e.ID }, showAuditEntry), nil
 }

@@ -372,7 +372,7 @@ func TestPages(t *testing.T) {
 	all := []string{"a", "b", "c", "d", "e"}
 	same := func(s string) string { return s }
 	var got []string
-	p := page{Limit: 2}
+	p := Page{Limit: 2}
 	for range 4 {
 		after, err := p.after("letters")
 		if err != nil {
@@ -394,13 +394,13 @@ func TestPages(t *testing.T) {
 	if text, _ := json.Marshal(pageOf(&p, "x", nil, same, same).Body); string(text) != `{"data":[]}` {
 		t.Errorf("an empty page is %s", text)
 	}
-	first := pageOf(&page{Limit: 1}, "letters", all[:2], same, same).Body.NextCursor
+	first := pageOf(&Page{Limit: 1}, "letters", all[:2], same, same).Body.NextCursor
 	for _, cursor := range []string{"x", "!", first + "a", first[:4], strings.Repeat("a", maxCursor+1)} {
-		if _, err := (&page{Cursor: cursor}).after("letters"); fault.CodeOf(err) != fault.Invalid {
+		if _, err := (&Page{Cursor: cursor}).after("letters"); fault.CodeOf(err) != fault.Invalid {
 			t.Errorf("cursor %q: %v", cursor, err)
 		}
 	}
-	if _, err := (&page{Cursor: first}).after("numbers"); fault.CodeOf(err) != fault.Invalid {
+	if _, err := (&Page{Cursor: first}).after("numbers"); fault.CodeOf(err) != fault.Invalid {
 		t.Errorf("another list's cursor: %v", err)
 	}
 }

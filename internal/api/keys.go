@@ -130,7 +130,7 @@ func (a *API) registerKeys() {
 	})
 }
 
-func (a *API) listKeys(ctx context.Context, in *page) (*listed[Key], error) {
+func (a *API) listKeys(ctx context.Context, in *Page) (*listed[Key], error) {
 	after, err := in.after("keys")
 	if err != nil {
 		return nil, err

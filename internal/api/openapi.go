@@ -10,6 +10,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"cloudsignal/internal/fault"
 )
 
 //go:embed openapi.yaml
@@ -63,7 +65,7 @@ func securitySchemes() map[string]*huma.SecurityScheme {
 }
 
 func parameters() map[string]*huma.Param {
-	longest := 64
+	longest := maxOrganization
 	return map[string]*huma.Param{"Organization": {
 		Name: organizationHeader, In: "header", Description: "The organization to act in, by id or UUID: for members of several, and for operators.",
 		Schema: &huma.Schema{Type: huma.TypeString, MaxLength: &longest, Examples: []any{"org_k7xm4pqr2n5t"}},
@@ -87,20 +89,52 @@ func security(o *operation) []map[string][]string {
 	}
 }
 
+// errorExamples are what the document shows of each status.
+var errorExamples = map[int]*Problem{
+	http.StatusBadRequest:            newProblem("", fault.Invalid, "the body is not JSON: look at byte 17"),
+	http.StatusUnauthorized:          newProblem("", fault.Unauthorized, "credentials are missing: send Authorization: Bearer KEY, or X-Secret-Key: KEY"),
+	http.StatusForbidden:             newProblem("", fault.Forbidden, "this needs the scope users:write, which these credentials do not have"),
+	http.StatusNotFound:              newProblem("", fault.NotFound, `there is no user "agent-02"`),
+	http.StatusConflict:              newProblem("", fault.Conflict, "name: there is already a user with this name"),
+	http.StatusRequestEntityTooLarge: newProblem("", codeTooLarge, tooLarge(maxBody)),
+	http.StatusUnsupportedMediaType:  newProblem("", codeMediaType, needsJSON),
+	http.StatusUnprocessableEntity:   newProblem("", fault.Invalid, "rules[2].topic: must not be empty"),
+	http.StatusTooManyRequests:       newProblem("", fault.TooManyRequests, "too many requests; wait 1 s"),
+	http.StatusInternalServerError:   hidden(""),
+	http.StatusServiceUnavailable:    newProblem("", fault.Unavailable, "the server is busy"),
+}
+
+// errorExample is an answer of an error as the document shows it.
+func errorExample(status int) *Problem {
+	p := *errorExamples[status]
+	p.RequestID, p.Status, p.Title = "req_k7xm4pqr2n5t", status, http.StatusText(status)
+	switch status {
+	case http.StatusConflict:
+		p.Errors = []ProblemError{{Pointer: "/name", Detail: "there is already a user with this name"}}
+	case http.StatusUnprocessableEntity:
+		p.Errors = []ProblemError{{Pointer: "/rules/2/topic", Detail: "must not be empty"}}
+	}
+	return &p
+}
+
 // errorResponse is a response of an error, shared by all operations whose errors are problems.
 func (a *API) errorResponse(o *operation, status int) *huma.Response {
 	schemas := a.huma.OpenAPI().Components.Schemas
 	if o.shape != nil {
-		example := o.shape(newProblem("", "", ""))
+		example := o.shape(errorExample(status))
 		schema := schemas.Schema(reflect.TypeOf(example), true, "")
-		return &huma.Response{Description: http.StatusText(status), Content: map[string]*huma.MediaType{"application/json": {Schema: schema}}}
+		return &huma.Response{
+			Description: http.StatusText(status), Content: map[string]*huma.MediaType{"application/json": {Schema: schema, Example: example}},
+		}
 	}
 	name := strconv.Itoa(status)
 	all := a.huma.OpenAPI().Components.Responses
 	if all[name] == nil {
 		all[name] = &huma.Response{
 			Description: http.StatusText(status),
-			Content:     map[string]*huma.MediaType{problemType: {Schema: schemas.Schema(reflect.TypeFor[Problem](), true, "")}},
+			Content: map[string]*huma.MediaType{
+				problemType: {Schema: schemas.Schema(reflect.TypeFor[Problem](), true, ""), Example: errorExample(status)},
+			},
 		}
 	}
 	return &huma.Response{Ref: "#/components/responses/" + name}

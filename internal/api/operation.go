@@ -145,7 +145,7 @@ func learn(doc *huma.OpenAPI, op *huma.Operation) {
 
 // responses are the errors that an operation may answer with.
 func (a *API) responses(o *operation) map[string]*huma.Response {
-	statuses := []int{http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusInternalServerError}
+	statuses := []int{http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable}
 	if o.auth != open {
 		statuses = append(statuses, http.StatusUnauthorized, http.StatusNotFound)
 	}

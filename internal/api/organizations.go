@@ -128,7 +128,7 @@ func limitsOf(o control.OrganizationInfo, err error) (*oneLimits, error) {
 	return &oneLimits{Body: showLimits(o.Limits)}, err
 }
 
-func (a *API) listOrganizations(ctx context.Context, in *page) (*listed[organization], error) {
+func (a *API) listOrganizations(ctx context.Context, in *Page) (*listed[organization], error) {
 	after, err := in.after("organizations")
 	if err != nil {
 		return nil, err

@@ -11,8 +11,9 @@ import (
 // maxCursor has room for the longest topic, 4 KiB, in base64.
 const maxCursor = 6000
 
-// page is the part of every list's input that says which part of the list is wanted.
-type page struct {
+// Page is the part of every list's input that says which part of the list is wanted. It has a name outside because huma
+// does not see what is embedded without one.
+type Page struct {
 	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"How many entries at most."`
 	Cursor string `query:"cursor" maxLength:"6000" doc:"next_cursor of the page before."`
 }
@@ -30,7 +31,7 @@ type listed[T any] struct {
 
 // after is where the page begins: behind the entry with this key. name is the list's, so that a cursor of another list is
 // refused.
-func (p *page) after(name string) (string, error) {
+func (p *Page) after(name string) (string, error) {
 	if p.Cursor == "" {
 		return "", nil
 	}
@@ -44,10 +45,10 @@ func (p *page) after(name string) (string, error) {
 
 // fetch is how many entries to read for a page: one more tells whether there is another page. A page of the greatest length
 // cannot ask for more, and may be followed by an empty one.
-func (p *page) fetch() int { return min(p.Limit+1, control.MaxPage) }
+func (p *Page) fetch() int { return min(p.Limit+1, control.MaxPage) }
 
 // pageOf makes the answer of the entries that were fetched. key is what the list is ordered by.
-func pageOf[E, T any](p *page, name string, fetched []E, key func(E) string, show func(E) T) *listed[T] {
+func pageOf[E, T any](p *Page, name string, fetched []E, key func(E) string, show func(E) T) *listed[T] {
 	more := len(fetched) > p.Limit || len(fetched) == control.MaxPage
 	fetched = fetched[:min(len(fetched), p.Limit)]
 	out := &listed[T]{Body: list[T]{Data: make([]T, len(fetched))}}

@@ -16,7 +16,10 @@ import (
 	"cloudsignal/internal/fault"
 )
 
-const problemType = "application/problem+json"
+const (
+	problemType = "application/problem+json"
+	needsJSON   = "the body must be JSON: Content-Type: application/json"
+)
 
 // Codes of problems that no fault has: they are about HTTP alone.
 const (
@@ -161,7 +164,7 @@ func (a *API) retold(ctx huma.Context, e *huma.ErrorModel) *Problem {
 	case http.StatusRequestTimeout:
 		return newProblem(id, codeTimeout, "the body did not arrive in time")
 	case http.StatusUnsupportedMediaType:
-		return newProblem(id, codeMediaType, "the body must be JSON: Content-Type: application/json")
+		return newProblem(id, codeMediaType, needsJSON)
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
 		p = newProblem(id, fault.Invalid, e.Detail)
 		p.Status, p.Title = e.Status, http.StatusText(e.Status)

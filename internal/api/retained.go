@@ -39,7 +39,7 @@ func showMessage(m broker.Message) message {
 }
 
 type retainedListInput struct {
-	page
+	Page
 	Filter string `query:"filter" maxLength:"65535" doc:"A topic filter. Without one, all are listed, those of topics that begin with $ too." example:"agents/+/card"`
 }
 
@@ -101,7 +101,7 @@ func (a *API) listRetained(ctx context.Context, in *retainedListInput) (*listed[
 		in.Limit = min(in.Limit, len(all))
 		all = append(all, broker.Message{})
 	}
-	return pageOf(&in.page, "retained", all, func(m broker.Message) string { return m.Topic }, showMessage), nil
+	return pageOf(&in.Page, "retained", all, func(m broker.Message) string { return m.Topic }, showMessage), nil
 }
 
 func (a *API) retained(ctx context.Context, topic string) (uint64, broker.Message, error) {

@@ -208,7 +208,7 @@ func setOf(s access.RuleSet, err error) (*oneRuleSet, error) {
 func ruleOf(r access.Rule, err error) (*oneRule, error) { return &oneRule{Body: showRule(r)}, err }
 
 // listRuleSets cuts pages out of all sets, of which there are 1000 at most.
-func (a *API) listRuleSets(ctx context.Context, in *page) (*listed[ruleSet], error) {
+func (a *API) listRuleSets(ctx context.Context, in *Page) (*listed[ruleSet], error) {
 	after, err := in.after("rule-sets")
 	if err != nil {
 		return nil, err

@@ -49,7 +49,7 @@ func showSession(s broker.SessionInfo) session {
 }
 
 type sessionListInput struct {
-	page
+	Page
 	User      string `query:"user" maxLength:"128" doc:"Of this user alone, with or without its organization." example:"agent-01"`
 	Connected string `query:"connected" enum:"true,false" doc:"Connected ones, or those that are not; both unless given."`
 }
@@ -129,7 +129,7 @@ func (a *API) listSessions(ctx context.Context, in *sessionListInput) (*listed[s
 			return nil, err
 		}
 	}
-	return pageOf(&in.page, "sessions", all, func(s broker.SessionInfo) string { return s.ClientID }, showSession), nil
+	return pageOf(&in.Page, "sessions", all, func(s broker.SessionInfo) string { return s.ClientID }, showSession), nil
 }
 
 func (a *API) session(ctx context.Context, clientID string) (uint64, broker.SessionInfo, error) {

@@ -110,7 +110,7 @@ func (a *API) registerUsers() {
 	}, a.rotateUser)
 }
 
-func (a *API) listUsers(ctx context.Context, in *page) (*listed[User], error) {
+func (a *API) listUsers(ctx context.Context, in *Page) (*listed[User], error) {
 	after, err := in.after("users")
 	if err != nil {
 		return nil, err
