@@ -122,7 +122,7 @@ func (a *API) deleteRetained(ctx context.Context, in *retainedInput) (*nothing, 
 		return nil, err
 	}
 	before := map[string]any{"qos": m.QoS, "bytes": len(m.Payload)} // what it said is nobody's business in the audit
-	if err := a.own(ctx).Note(ctx, "retained.delete", in.Topic, before, nil); err != nil {
+	if err := a.own(ctx).Note(ctx, access.RetainedWrite, "retained.delete", in.Topic, before, nil); err != nil {
 		return nil, err
 	}
 	_, err = a.config.Live.DeleteRetained(ctx, number, in.Topic)

@@ -1,8 +1,12 @@
 package control
 
-import "context"
+import (
+	"context"
 
-// Note writes an audit row about something that was done elsewhere.
-func (o *Organization) Note(ctx context.Context, action, target string, before, after any) error {
+	"cloudsignal/internal/access"
+)
+
+// Note writes an audit entry about something that is done outside of this database.
+func (o *Organization) Note(ctx context.Context, needed access.Scope, action, target string, before, after any) error {
 	return nil
 }
