@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"reflect"
 	"slices"
 	"strconv"
 
@@ -50,6 +51,8 @@ type operation struct {
 
 // route registers an operation. I and O are as huma wants them: parameters and Body go in, headers and Body come out.
 func route[I, O any](a *API, o operation, f func(context.Context, *I) (*O, error)) {
+	seen(reflect.TypeFor[I]())
+	seen(reflect.TypeFor[O]())
 	huma.Register(a.huma, a.declare(&o), func(ctx context.Context, in *I) (*O, error) {
 		out, err := f(ctx, in)
 		if err != nil {
@@ -65,6 +68,25 @@ func route[I, O any](a *API, o operation, f func(context.Context, *I) (*O, error
 			w.Header().Set("Access-Control-Max-Age", "86400")
 			w.WriteHeader(http.StatusNoContent)
 		})
+	}
+}
+
+// seen panics if a type embeds one without a name outside: huma would pass over its fields, parameters and all.
+func seen(t reflect.Type) {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Struct {
+		return
+	}
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if f.Anonymous && !f.IsExported() {
+			panic("api: " + t.String() + " embeds " + f.Type.String() + ", which huma does not see")
+		}
+		if f.Anonymous || f.Name == "Body" {
+			seen(f.Type)
+		}
 	}
 }
 
@@ -145,7 +167,7 @@ func learn(doc *huma.OpenAPI, op *huma.Operation) {
 
 // responses are the errors that an operation may answer with.
 func (a *API) responses(o *operation) map[string]*huma.Response {
-	statuses := []int{http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable}
+	statuses := []int{http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable}
 	if o.auth != open {
 		statuses = append(statuses, http.StatusUnauthorized, http.StatusNotFound)
 	}
@@ -154,7 +176,7 @@ func (a *API) responses(o *operation) map[string]*huma.Response {
 	}
 	statuses = append(statuses, o.also...)
 	if o.method != http.MethodGet && o.method != http.MethodDelete {
-		statuses = append(statuses, http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
+		statuses = append(statuses, http.StatusBadRequest, http.StatusUnsupportedMediaType)
 	}
 	all := make(map[string]*huma.Response, len(statuses)+1)
 	for _, s := range statuses {

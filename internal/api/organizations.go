@@ -53,16 +53,16 @@ type newOrganizationInput struct {
 }
 
 type organizationChange struct {
-	organizationPath
-	Body struct {
+	Organization string `path:"organization" maxLength:"64" doc:"Its id or UUID." example:"org_k7xm4pqr2n5t"`
+	Body         struct {
 		Name     *string `json:"name,omitempty" minLength:"1" maxLength:"100" example:"Weather"`
 		Disabled *bool   `json:"disabled,omitempty" doc:"Operators only." example:"true"`
 	} `nameHint:"OrganizationChange"`
 }
 
 type limitsChange struct {
-	organizationPath
-	Body struct {
+	Organization string `path:"organization" maxLength:"64" doc:"Its id or UUID." example:"org_k7xm4pqr2n5t"`
+	Body         struct {
 		MaxConnections      *int   `json:"max_connections,omitempty" minimum:"0" maximum:"2147483647" doc:"0, here and below: no limit within the server's own bounds." example:"100"`
 		MaxMessageBytes     *int   `json:"max_message_bytes,omitempty" minimum:"0" maximum:"2147483647" example:"262144"`
 		MaxPublishRate      *int   `json:"max_publish_rate,omitempty" minimum:"0" maximum:"2147483647" example:"50"`

@@ -75,7 +75,7 @@ type ruleSetPath struct {
 }
 
 type rulePath struct {
-	ruleSetPath
+	ID   string `path:"id" maxLength:"64" example:"rs_k7xm4pqr2n5t"`
 	Rule string `path:"rule" maxLength:"64" example:"rule_k7xm4pqr2n5t"`
 }
 
@@ -92,7 +92,7 @@ type newRuleSetInput struct {
 }
 
 type ruleSetChange struct {
-	ruleSetPath
+	ID   string `path:"id" maxLength:"64" example:"rs_k7xm4pqr2n5t"`
 	Body struct {
 		Name    *string `json:"name,omitempty" minLength:"1" maxLength:"100" example:"Agents"`
 		Default *bool   `json:"default,omitempty" example:"true"`
@@ -100,14 +100,14 @@ type ruleSetChange struct {
 }
 
 type rulesInput struct {
-	ruleSetPath
+	ID   string `path:"id" maxLength:"64" example:"rs_k7xm4pqr2n5t"`
 	Body struct {
 		Rules []rule `json:"rules" maxItems:"1000"`
 	} `nameHint:"Rules"`
 }
 
 type newRuleInput struct {
-	ruleSetPath
+	ID   string `path:"id" maxLength:"64" example:"rs_k7xm4pqr2n5t"`
 	Body struct {
 		User       string `json:"user" minLength:"1" maxLength:"128" example:"agent-01"`
 		Topic      string `json:"topic" minLength:"1" maxLength:"4096" example:"agents/%u/#"`
@@ -119,7 +119,8 @@ type newRuleInput struct {
 }
 
 type ruleChange struct {
-	rulePath
+	ID   string `path:"id" maxLength:"64" example:"rs_k7xm4pqr2n5t"`
+	Rule string `path:"rule" maxLength:"64" example:"rule_k7xm4pqr2n5t"`
 	Body struct {
 		User       *string `json:"user,omitempty" minLength:"1" maxLength:"128" example:"agent-01"`
 		Topic      *string `json:"topic,omitempty" minLength:"1" maxLength:"4096" example:"agents/%u/#"`

@@ -54,7 +54,7 @@ type createdUser struct {
 }
 
 type userChange struct {
-	userPath
+	Name string `path:"name" maxLength:"64" example:"agent-01"`
 	Body struct {
 		DisplayName *string `json:"display_name,omitempty" maxLength:"100" example:"The second agent"`
 		Disabled    *bool   `json:"disabled,omitempty" doc:"Its connections end at once." example:"true"`
@@ -63,7 +63,7 @@ type userChange struct {
 }
 
 type rotateUser struct {
-	userPath
+	Name string `path:"name" maxLength:"64" example:"agent-01"`
 	Body *struct {
 		Password string `json:"password,omitempty" maxLength:"1024" doc:"One is made if none is given." example:"correct horse battery staple"`
 	} `nameHint:"NewPassword"`
