@@ -50,8 +50,8 @@ func (a *API) registerPublish() {
 	}
 	route(a, o, a.publish)
 	o.text = "The same as /v1/publish."
-	for id, path := range map[string]string{"publish-plain": "/publish", "publish-api": "/api/v1/publish", "publish-v2": "/v2/publish"} {
-		o.id, o.path = id, path
+	for _, alias := range [][2]string{{"publish-plain", "/publish"}, {"publish-api", "/api/v1/publish"}, {"publish-v2", "/v2/publish"}} {
+		o.id, o.path = alias[0], alias[1]
 		route(a, o, a.publish)
 	}
 }

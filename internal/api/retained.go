@@ -11,9 +11,6 @@ import (
 	"cloudsignal/internal/fault"
 )
 
-// maxRetainedPage bounds the payloads of one page, in bytes; a page has one message at least.
-const maxRetainedPage = 4 << 20
-
 // message is a retained message.
 type message struct {
 	Topic       string      `json:"topic" example:"agents/agent-01/card"`
@@ -42,8 +39,8 @@ func showMessage(m broker.Message) message {
 }
 
 type retainedListInput struct {
-	page
-	Filter string `query:"filter" default:"#" maxLength:"65535" doc:"A topic filter. # has the topics that begin with $ too." example:"agents/+/card"`
+	Page
+	Filter string `query:"filter" maxLength:"65535" doc:"A topic filter. Without one, all are listed, those of topics that begin with $ too." example:"agents/+/card"`
 }
 
 type retainedInput struct {
@@ -98,12 +95,13 @@ func (a *API) listRetained(ctx context.Context, in *retainedListInput) (*listed[
 	}
 	size := 0
 	for i := range all {
-		if size += len(all[i].Payload); size > maxRetainedPage {
-			in.Limit = min(in.Limit, max(1, i))
-			break
-		}
+		size += len(all[i].Payload)
 	}
-	return pageOf(&in.page, "retained", all, func(m broker.Message) string { return m.Topic }, showMessage), nil
+	if size >= broker.RetainedPage { // it was cut: what stands here for what follows is not shown
+		in.Limit = min(in.Limit, len(all))
+		all = append(all, broker.Message{})
+	}
+	return pageOf(&in.Page, "retained", all, func(m broker.Message) string { return m.Topic }, showMessage), nil
 }
 
 func (a *API) retained(ctx context.Context, topic string) (uint64, broker.Message, error) {
@@ -124,7 +122,7 @@ func (a *API) deleteRetained(ctx context.Context, in *retainedInput) (*nothing, 
 		return nil, err
 	}
 	before := map[string]any{"qos": m.QoS, "bytes": len(m.Payload)} // what it said is nobody's business in the audit
-	if err := a.own(ctx).Note(ctx, "retained.delete", in.Topic, before, nil); err != nil {
+	if err := a.own(ctx).Note(ctx, access.RetainedWrite, "retained.delete", in.Topic, before, nil); err != nil {
 		return nil, err
 	}
 	_, err = a.config.Live.DeleteRetained(ctx, number, in.Topic)

@@ -49,7 +49,7 @@ func showSession(s broker.SessionInfo) session {
 }
 
 type sessionListInput struct {
-	page
+	Page
 	User      string `query:"user" maxLength:"128" doc:"Of this user alone, with or without its organization." example:"agent-01"`
 	Connected string `query:"connected" enum:"true,false" doc:"Connected ones, or those that are not; both unless given."`
 }
@@ -129,7 +129,7 @@ func (a *API) listSessions(ctx context.Context, in *sessionListInput) (*listed[s
 			return nil, err
 		}
 	}
-	return pageOf(&in.page, "sessions", all, func(s broker.SessionInfo) string { return s.ClientID }, showSession), nil
+	return pageOf(&in.Page, "sessions", all, func(s broker.SessionInfo) string { return s.ClientID }, showSession), nil
 }
 
 func (a *API) session(ctx context.Context, clientID string) (uint64, broker.SessionInfo, error) {
@@ -155,7 +155,7 @@ func (a *API) end(ctx context.Context, action, clientID string, forget bool) (bo
 		return false, err
 	}
 	before := map[string]any{"user": s.User, "connected": s.Connected, "address": s.Address}
-	if err := a.own(ctx).Note(ctx, action, clientID, before, nil); err != nil {
+	if err := a.own(ctx).Note(ctx, access.SessionsWrite, action, clientID, before, nil); err != nil {
 		return false, err
 	}
 	found, err := a.config.Live.Disconnect(ctx, number, clientID, forget)
@@ -186,7 +186,7 @@ func (a *API) terminate(ctx context.Context, in *terminatePath) (*terminated, er
 	if !own || !a.config.Directory.Has(number, user) {
 		return nil, fault.New(fault.NotFound, "there is no user %q", in.Name)
 	}
-	if err := a.own(ctx).Note(ctx, "user.terminate", user, nil, nil); err != nil {
+	if err := a.own(ctx).Note(ctx, access.SessionsWrite, "user.terminate", user, nil, nil); err != nil {
 		return nil, err
 	}
 	n, err := a.config.Live.Terminate(ctx, number, user)

@@ -13,6 +13,7 @@ import (
 
 const (
 	nativeProvider            = "cloudsignal"
+	ownProvider               = "organization" // of identities that an organization names as it likes
 	codeNoProvider fault.Code = "provider_not_found"
 	guesses                   = 10 // wrong passwords that one address may try on one token at once, and as many a minute
 )
@@ -121,7 +122,7 @@ type token struct {
 }
 
 type tokenListInput struct {
-	page
+	Page
 	User string `query:"user" maxLength:"128" doc:"Of this user name alone, with or without its organization." example:"token_k7xm4pqr2n5t"`
 }
 
@@ -239,7 +240,7 @@ func (a *API) createNarrowToken(ctx context.Context, in *narrowInput) (*narrowed
 		return nil, err
 	}
 	t, password, err := o.CreateToken(ctx, control.NewToken{
-		Subject: in.Body.User, Keep: true, Permissions: in.Body.Permissions, Topics: in.Body.Topics,
+		Provider: ownProvider, Subject: in.Body.User, Keep: true, Permissions: in.Body.Permissions, Topics: in.Body.Topics,
 	})
 	if err != nil {
 		return nil, renamed(err, "subject", "user_id")
@@ -305,13 +306,13 @@ func (a *API) listTokens(ctx context.Context, in *tokenListInput) (*listed[token
 	}
 	user, ok := ownName(ctx, in.User)
 	if !ok {
-		return pageOf(&in.page, "tokens", nil, tokenID, func(control.Token) token { return token{} }), nil
+		return pageOf(&in.Page, "tokens", nil, tokenID, func(control.Token) token { return token{} }), nil
 	}
 	all, err := a.own(ctx).ListTokens(ctx, control.TokenQuery{User: user, After: after, Limit: in.fetch()})
 	if err != nil {
 		return nil, err
 	}
-	return pageOf(&in.page, "tokens", all, tokenID, func(t control.Token) token { return a.showToken(ctx, t) }), nil
+	return pageOf(&in.Page, "tokens", all, tokenID, func(t control.Token) token { return a.showToken(ctx, t) }), nil
 }
 
 func tokenID(t control.Token) string { return t.ID }

@@ -157,8 +157,8 @@ func (w *world) must(err error) {
 	}
 }
 
-// answer is what the API answered.
-type answer struct {
+// response is what the API answered.
+type response struct {
 	status int
 	header http.Header
 	text   string
@@ -166,7 +166,7 @@ type answer struct {
 }
 
 // call asks the API with a key; a body that is no string is sent as its JSON.
-func (w *world) call(method, target, key string, body any, header ...string) answer {
+func (w *world) call(method, target, key string, body any, header ...string) response {
 	w.t.Helper()
 	text, ok := body.(string)
 	if !ok && body != nil {
@@ -183,7 +183,7 @@ func (w *world) call(method, target, key string, body any, header ...string) ans
 	}
 	rec := httptest.NewRecorder()
 	w.api.ServeHTTP(rec, r)
-	out := answer{status: rec.Code, header: rec.Header(), text: strings.TrimSpace(rec.Body.String())}
+	out := response{status: rec.Code, header: rec.Header(), text: strings.TrimSpace(rec.Body.String())}
 	if out.text != "" {
 		if err := json.Unmarshal([]byte(out.text), &out.body); err != nil {
 			w.t.Fatalf("%s %s: %d %s: %v", method, target, out.status, out.text, err)
@@ -193,7 +193,7 @@ func (w *world) call(method, target, key string, body any, header ...string) ans
 }
 
 // get is a field of an answer, by its path: mqtt_credentials.username, data.0.topic; nil if it is not there.
-func (a answer) get(path string) any {
+func (a response) get(path string) any {
 	var v any = a.body
 	for name := range strings.SplitSeq(path, ".") {
 		switch at := v.(type) {
@@ -212,13 +212,13 @@ func (a answer) get(path string) any {
 	return v
 }
 
-func (a answer) str(path string) string {
+func (a response) str(path string) string {
 	s, _ := a.get(path).(string)
 	return s
 }
 
 // wants fails unless the API answers with this status, and with an error with this code.
-func (w *world) wants(a answer, status int, code string) answer {
+func (w *world) wants(a response, status int, code string) response {
 	w.t.Helper()
 	if a.status != status || a.str("code") != code {
 		w.t.Fatalf("answered %d %s, want %d %s", a.status, a.text, status, code)

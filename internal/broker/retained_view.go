@@ -14,8 +14,11 @@ import (
 	"cloudsignal/internal/topic"
 )
 
+// RetainedPage bounds the payloads of what Retained lists at a time, in bytes: behind the message that reaches it the list is cut.
+const RetainedPage = 4 << 20
+
 // Retained lists the retained messages under a filter whose topics are behind after, in the order of topics, at most limit (1 to
-// 1,000). Without a filter it lists those of "$" topics too. It holds up who publishes retained messages in the organization
+// 1,000), and no more than RetainedPage allows. Without a filter it lists those of "$" topics too. It holds up who publishes retained messages in the organization
 // while it looks through all that match. Faults: Invalid (filter).
 func (b *Broker) Retained(number uint64, filter, after string, limit int) ([]Message, error) {
 	if filter != "" {
@@ -47,9 +50,12 @@ func (b *Broker) Retained(number uint64, filter, after string, limit int) ([]Mes
 		page[i].value.Hold()
 	}
 	o.retained.mu.Unlock()
-	all := make([]Message, 0, len(page))
+	all, size := make([]Message, 0, len(page)), 0
 	for i := range page {
-		all = append(all, page[i].value.outside(now))
+		if size < RetainedPage {
+			all = append(all, page[i].value.outside(now))
+			size += len(all[i].Payload)
+		}
 		page[i].value.Release()
 	}
 	return all, nil
