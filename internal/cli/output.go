@@ -89,10 +89,14 @@ func list[T any](ctx context.Context, a *api, path string, query url.Values, lim
 	for i, c := range columns {
 		titles[i] = c.title
 	}
-	t.row(titles...)
+	first := true
 	for items, err := range a.each(ctx, path, query, limit) {
 		if err != nil {
-			return errors.Join(t.end(), err)
+			return err
+		}
+		if first {
+			t.row(titles...)
+			first = false
 		}
 		for _, text := range items {
 			v, err := decode[T](text)
@@ -109,36 +113,33 @@ func list[T any](ctx context.Context, a *api, path string, query url.Values, lim
 			return err
 		}
 	}
-	return t.end()
+	return nil
 }
 
 func listJSON(ctx context.Context, a *api, path string, query url.Values, limit int) error {
 	w := bufio.NewWriter(a.Out)
-	before := "{\"data\":["
+	write := func(b ...byte) { w.Write(b) } //nolint:errcheck // Flush has the error
+	before := `{"data":[`
 	for items, err := range a.each(ctx, path, query, limit) {
 		if err != nil {
-			return errors.Join(w.Flush(), err)
+			return err
 		}
 		for _, text := range items {
 			line, err := oneLine(text)
 			if err != nil {
 				return errors.Join(w.Flush(), err)
 			}
-			w.WriteString(before) //nolint:errcheck // Flush has the error
-			w.WriteByte('\n')     //nolint:errcheck // the same
-			w.Write(line)         //nolint:errcheck // the same
+			write(append([]byte(before+"\n"), line...)...)
 			before = ","
 		}
 		if err := w.Flush(); err != nil {
 			return err
 		}
 	}
-	if before != "," {
-		w.WriteString(before) //nolint:errcheck // the same
-	} else {
-		w.WriteByte('\n') //nolint:errcheck // the same
+	if before == "," {
+		before = "\n"
 	}
-	w.WriteString("]}\n") //nolint:errcheck // the same
+	write([]byte(before + "]}\n")...)
 	return w.Flush()
 }
 
