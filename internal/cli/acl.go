@@ -59,7 +59,7 @@ func (a *api) ruleSetID(ctx context.Context, name string) (string, error) {
 	all := *a
 	all.count = 0
 	var known []string
-	for items, err := range all.each(ctx, "/v2/rule-sets", nil, 0) {
+	for items, err := range all.each(ctx, "/v2/rule-sets", nil) {
 		if err != nil {
 			return "", err
 		}
@@ -203,7 +203,7 @@ func newACLList(s Streams) *cobra.Command {
 		Args:    cobra.NoArgs,
 	}
 	return onAPI(c, s, options{list: true}, func(ctx context.Context, a *api, _ []string) error {
-		return list(ctx, a, "/v2/rule-sets", nil, 0, []column[ruleSet]{
+		return list(ctx, a, "/v2/rule-sets", nil, []column[ruleSet]{
 			{"ID", func(s *ruleSet) string { return s.ID }},
 			{"NAME", func(s *ruleSet) string { return s.Name }},
 			{"DEFAULT", func(s *ruleSet) string { return yes(s.Default) }},

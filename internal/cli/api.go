@@ -289,8 +289,8 @@ type page struct {
 	Next string            `json:"next_cursor"`
 }
 
-// each goes through all pages of a list. limit is the most items of a page, 0 the most there can be.
-func (a *api) each(ctx context.Context, path string, query url.Values, limit int) iter.Seq2[[]json.RawMessage, error] {
+// each goes through all pages of a list, up to a.count items.
+func (a *api) each(ctx context.Context, path string, query url.Values) iter.Seq2[[]json.RawMessage, error] {
 	return func(yield func([]json.RawMessage, error) bool) {
 		q := url.Values{}
 		for name, values := range query {
@@ -298,7 +298,7 @@ func (a *api) each(ctx context.Context, path string, query url.Values, limit int
 		}
 		left := a.count
 		for n := 0; ; n++ {
-			size := cmp.Or(limit, maxPage)
+			size := maxPage
 			if a.count > 0 {
 				size = min(size, left)
 			}

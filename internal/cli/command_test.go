@@ -264,7 +264,7 @@ func TestCommands(t *testing.T) {
 		{"session list --offline --user a", `{"data":[]}`, "GET /v2/sessions?connected=false&limit=1000&user=a", "", "CLIENT ID"},
 		{"retained get a/+", `{"payload":"aGk=","encoding":"base64"}`, "GET /v2/retained/message?topic=a%2F%2B", "", "hi\n"},
 		{"retained get a", `{"payload":{"b":1}}`, "GET /v2/retained/message?topic=a", "", "{\"b\":1}\n"},
-		{"retained list -n 3", `{"data":[]}`, "GET /v2/retained?filter=%23&limit=3", "", "TOPIC"},
+		{"retained list -n 3", `{"data":[]}`, "GET /v2/retained?limit=3", "", "TOPIC"},
 		{"acl set rs_aaaaaaaaaaaa -f " + rules, `{"id":"rs_1","rules":[]}`, "PUT /v2/rule-sets/rs_aaaaaaaaaaaa/rules", `{"rules":[{"user":"a","topic":"b/#","permission":"publish","effect":"allow","priority":0}]}`, "id       rs_1\n"},
 		{
 			"acl add rs_aaaaaaaaaaaa --topic x --position 0", `{}`, "POST /v2/rule-sets/rs_aaaaaaaaaaaa/rules",

@@ -79,10 +79,10 @@ func (a *api) remove(ctx context.Context, path string, query url.Values) error {
 }
 
 // list prints all pages of a list: as a table, or as one document {"data":[...]} with a line for each item. Only one page
-// is in memory. limit is the most items of a page, 0 the most there can be.
-func list[T any](ctx context.Context, a *api, path string, query url.Values, limit int, columns []column[T]) error {
+// is in memory.
+func list[T any](ctx context.Context, a *api, path string, query url.Values, columns []column[T]) error {
 	if a.output == "json" {
-		return listJSON(ctx, a, path, query, limit)
+		return listJSON(ctx, a, path, query)
 	}
 	t := newTable(a.Out)
 	titles := make([]string, len(columns))
@@ -90,7 +90,7 @@ func list[T any](ctx context.Context, a *api, path string, query url.Values, lim
 		titles[i] = c.title
 	}
 	first := true
-	for items, err := range a.each(ctx, path, query, limit) {
+	for items, err := range a.each(ctx, path, query) {
 		if err != nil {
 			return err
 		}
@@ -116,11 +116,11 @@ func list[T any](ctx context.Context, a *api, path string, query url.Values, lim
 	return nil
 }
 
-func listJSON(ctx context.Context, a *api, path string, query url.Values, limit int) error {
+func listJSON(ctx context.Context, a *api, path string, query url.Values) error {
 	w := bufio.NewWriter(a.Out)
 	write := func(b ...byte) { w.Write(b) } //nolint:errcheck // Flush has the error
 	before := `{"data":[`
-	for items, err := range a.each(ctx, path, query, limit) {
+	for items, err := range a.each(ctx, path, query) {
 		if err != nil {
 			return err
 		}

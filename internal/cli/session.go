@@ -85,7 +85,7 @@ func newSessionList(s Streams) *cobra.Command {
 			}
 			query.Set("user", name)
 		}
-		return list(ctx, a, "/v2/sessions", query, 0, []column[mqttSession]{
+		return list(ctx, a, "/v2/sessions", query, []column[mqttSession]{
 			{"CLIENT ID", func(m *mqttSession) string { return m.ClientID }},
 			{"USER", func(m *mqttSession) string { return m.User }},
 			{"CONNECTED", func(m *mqttSession) string { return yes(m.Connected) }},
