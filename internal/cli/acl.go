@@ -164,6 +164,9 @@ func readRules(file string, in io.Reader) ([]rule, error) {
 	return rules, nil
 }
 
+// typeName is what errors of the library say about our types.
+var typeName = regexp.MustCompile(` (in type|into) \S*cli\.\w+`)
+
 func parseRules(text []byte) ([]rule, error) {
 	var document yaml.Node
 	if err := yaml.Unmarshal(text, &document); err != nil {
@@ -183,6 +186,9 @@ func parseRules(text []byte) ([]rule, error) {
 	}
 	if err == nil && !errors.Is(d.Decode(new(yaml.Node)), io.EOF) {
 		err = errors.New("it has more than one document")
+	}
+	if wrong, ok := errors.AsType[*yaml.TypeError](err); ok {
+		err = errors.New(typeName.ReplaceAllString(strings.Join(wrong.Errors, "; "), ""))
 	}
 	if err != nil {
 		return nil, err
