@@ -141,11 +141,14 @@ func (f *apiFlags) open(s Streams, o options, args ...string) (*api, error) {
 	a := &api{Streams: s, base: base, output: f.output, count: f.count, words: o.words}
 	if !o.anonymous {
 		a.organization = f.organizationName()
-		about := a.organization
-		if o.onFirst && len(args) > 0 {
+		about, operator := a.organization, o.operator
+		switch {
+		case o.onFirst && len(args) > 0:
 			about = args[0]
+		case o.onFirst: // about one's own, and an operator has none
+			operator = false
 		}
-		if err := f.authorize(a, o.operator, about); err != nil {
+		if err := f.authorize(a, operator, about); err != nil {
 			return nil, err
 		}
 	}

@@ -169,6 +169,8 @@ func TestWhichKey(t *testing.T) {
 		{"org get org_x --credentials FILE", "", "op_all", ""},
 		{"org limit org_x --max-retained 5 --credentials FILE", "", "op_all", ""},
 		{"org limit org_aaaaaaaaaaaa --max-retained 5 --credentials FILE", "", "op_all", ""},
+		{"org limit --credentials FILE", "", "sk_own", ""},
+		{"org list --credentials FILE", "", "op_all", ""},
 		{"org rename org_aaaaaaaaaaaa y --credentials FILE", "", "sk_own", ""},
 		{"org usage org_x --credentials FILE", "", "op_all", "org_x"},
 		{"org delete org_x --yes --credentials FILE", "", "op_all", ""},
@@ -178,6 +180,7 @@ func TestWhichKey(t *testing.T) {
 		_, asked, err := speaks(t, map[string]string{
 			"GET /v2/users/a": "{}", "GET /v2/organizations/org_x": organization, "PATCH /v2/organizations/org_x/limits": "{}",
 			"PATCH /v2/organizations/org_aaaaaaaaaaaa/limits": "{}", "PATCH /v2/organizations/org_aaaaaaaaaaaa": organization,
+			"GET /v2/organizations/org_aaaaaaaaaaaa/limits": "{}", "GET /v2/organizations": `{"data":[]}`,
 			"GET /v2/usage": "{}", "DELETE /v2/organizations/org_x": "", "POST /v2/tokens/refresh": "{}",
 		}, split(strings.ReplaceAll(test.args, "FILE", file))...)
 		if err != nil {
