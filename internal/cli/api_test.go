@@ -163,6 +163,24 @@ func TestListsThatDoNotWork(t *testing.T) {
 	}
 }
 
+func TestPagesThatAreTooLargeAreMadeSmaller(t *testing.T) {
+	var asked []string
+	few := numbered(200, 1000, &asked)
+	a, out := answering(func(r *http.Request) (int, string, string) {
+		status, header, body := few(r)
+		if limit, _ := strconv.Atoi(r.URL.Query().Get("limit")); limit > 125 {
+			body = strings.Repeat(" ", maxAnswer+1)
+		}
+		return status, header, body
+	})
+	if err := list(t.Context(), a, "/v2/users", nil, names); err != nil || strings.Count(out.String(), "\nu") != 200 {
+		t.Errorf("%v: %s", err, out)
+	}
+	if d := cmp.Diff([]string{"limit=1000", "limit=125", "cursor=125&limit=125"}, asked); d != "" {
+		t.Error(d)
+	}
+}
+
 // A list of many pages waits when the API says so, and not for ever.
 func TestListsWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
