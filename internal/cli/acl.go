@@ -59,7 +59,7 @@ func (a *api) ruleSetID(ctx context.Context, name string) (string, error) {
 	all := *a
 	all.count = 0
 	var known []string
-	for items, err := range all.each(ctx, "/v2/rule-sets", nil, 0) {
+	for items, err := range all.each(ctx, "/v2/rule-sets", nil) {
 		if err != nil {
 			return "", err
 		}
@@ -164,6 +164,9 @@ func readRules(file string, in io.Reader) ([]rule, error) {
 	return rules, nil
 }
 
+// typeName is what errors of the library say about our types.
+var typeName = regexp.MustCompile(` (in type|into) \S*cli\.\w+`)
+
 func parseRules(text []byte) ([]rule, error) {
 	var document yaml.Node
 	if err := yaml.Unmarshal(text, &document); err != nil {
@@ -184,6 +187,9 @@ func parseRules(text []byte) ([]rule, error) {
 	if err == nil && !errors.Is(d.Decode(new(yaml.Node)), io.EOF) {
 		err = errors.New("it has more than one document")
 	}
+	if wrong, ok := errors.AsType[*yaml.TypeError](err); ok {
+		err = errors.New(typeName.ReplaceAllString(strings.Join(wrong.Errors, "; "), ""))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +209,7 @@ func newACLList(s Streams) *cobra.Command {
 		Args:    cobra.NoArgs,
 	}
 	return onAPI(c, s, options{list: true}, func(ctx context.Context, a *api, _ []string) error {
-		return list(ctx, a, "/v2/rule-sets", nil, 0, []column[ruleSet]{
+		return list(ctx, a, "/v2/rule-sets", nil, []column[ruleSet]{
 			{"ID", func(s *ruleSet) string { return s.ID }},
 			{"NAME", func(s *ruleSet) string { return s.Name }},
 			{"DEFAULT", func(s *ruleSet) string { return yes(s.Default) }},

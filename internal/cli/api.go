@@ -141,11 +141,14 @@ func (f *apiFlags) open(s Streams, o options, args ...string) (*api, error) {
 	a := &api{Streams: s, base: base, output: f.output, count: f.count, words: o.words}
 	if !o.anonymous {
 		a.organization = f.organizationName()
-		about := a.organization
-		if o.onFirst && len(args) > 0 {
+		about, operator := a.organization, o.operator
+		switch {
+		case o.onFirst && len(args) > 0:
 			about = args[0]
+		case o.onFirst: // about one's own, and an operator has none
+			operator = false
 		}
-		if err := f.authorize(a, o.operator, about); err != nil {
+		if err := f.authorize(a, operator, about); err != nil {
 			return nil, err
 		}
 	}
@@ -229,7 +232,7 @@ func (a *api) do(ctx context.Context, method, path string, query url.Values, bod
 	case err != nil:
 		return nil, a.unreachable(err)
 	case len(text) > maxAnswer:
-		return nil, fmt.Errorf("the answer of %s has more than %d bytes", a.base, maxAnswer)
+		return nil, fmt.Errorf("the answer of %s %w", a.base, errTooLong)
 	case answer.StatusCode < 200 || answer.StatusCode > 299:
 		return nil, a.refused(answer, text)
 	case len(bytes.TrimSpace(text)) == 0:
@@ -283,27 +286,34 @@ func (a *api) unreachable(err error) error {
 	return fmt.Errorf("%s: %w", a.base, trusted(err))
 }
 
+var errTooLong = fmt.Errorf("has more than %d bytes", maxAnswer)
+
 // page is one page of a list.
 type page struct {
 	Data []json.RawMessage `json:"data"`
 	Next string            `json:"next_cursor"`
 }
 
-// each goes through all pages of a list. limit is the most items of a page, 0 the most there can be.
-func (a *api) each(ctx context.Context, path string, query url.Values, limit int) iter.Seq2[[]json.RawMessage, error] {
+// each goes through all pages of a list, up to a.count items. Items may be large, as clients choose their identifiers: then it
+// asks for fewer at once.
+func (a *api) each(ctx context.Context, path string, query url.Values) iter.Seq2[[]json.RawMessage, error] {
 	return func(yield func([]json.RawMessage, error) bool) {
 		q := url.Values{}
 		for name, values := range query {
 			q[name] = values
 		}
-		left := a.count
+		left, most := a.count, maxPage
 		for n := 0; ; n++ {
-			size := cmp.Or(limit, maxPage)
+			size := most
 			if a.count > 0 {
 				size = min(size, left)
 			}
 			q.Set("limit", strconv.Itoa(size))
 			p, err := a.page(ctx, path, q)
+			if errors.Is(err, errTooLong) && size > 1 {
+				most = max(1, size/8)
+				continue
+			}
 			if err == nil && p.Next != "" && (p.Next == q.Get("cursor") || n == maxPages) {
 				err = fmt.Errorf("the list of %s does not end", a.base)
 			}

@@ -87,12 +87,13 @@ func TestWords(t *testing.T) {
 	}
 }
 
-// numbered answers with pages of numbers below n: names, and what was asked for.
-func numbered(n int, asked *[]string) func(r *http.Request) (int, string, string) {
+// numbered answers with n users, most at once, and notes what was asked for.
+func numbered(n, most int, asked *[]string) func(r *http.Request) (int, string, string) {
 	return func(r *http.Request) (int, string, string) {
 		*asked = append(*asked, r.URL.RawQuery)
 		first, _ := strconv.Atoi(r.URL.Query().Get("cursor"))
 		limit, _ := strconv.Atoi(r.URL.Query().Get("limit"))
+		limit = min(limit, most)
 		var items []string
 		for i := first; i < min(first+limit, n); i++ {
 			items = append(items, fmt.Sprintf(`{"name": "u%d"}`, i))
@@ -109,21 +110,21 @@ var names = []column[user]{{"NAME", func(u *user) string { return u.Name }}, {"D
 
 func TestPages(t *testing.T) {
 	for _, test := range []struct {
-		n, limit, count int
-		output, want    string
-		asked           []string
+		n, most, count int // there are, the server gives at once, are asked for
+		output, want   string
+		asked          []string
 	}{
-		{0, 0, 0, "text", "NAME  DISPLAY\n", []string{"a=b&limit=1000"}},
-		{0, 0, 0, "json", "{\"data\":[]}\n", []string{"a=b&limit=1000"}},
-		{3, 2, 0, "text", "NAME  DISPLAY\nu0    -\nu1    -\nu2  -\n", []string{"a=b&limit=2", "a=b&cursor=2&limit=2"}},
-		{3, 2, 0, "json", "{\"data\":[\n{\"name\":\"u0\"},\n{\"name\":\"u1\"},\n{\"name\":\"u2\"}\n]}\n", []string{"a=b&limit=2", "a=b&cursor=2&limit=2"}},
-		{9, 2, 3, "json", "{\"data\":[\n{\"name\":\"u0\"},\n{\"name\":\"u1\"},\n{\"name\":\"u2\"}\n]}\n", []string{"a=b&limit=2", "a=b&cursor=2&limit=1"}},
-		{2000, 0, 1, "text", "NAME  DISPLAY\nu0    -\n", []string{"a=b&limit=1"}},
+		{0, 9, 0, "text", "NAME  DISPLAY\n", []string{"a=b&limit=1000"}},
+		{0, 9, 0, "json", "{\"data\":[]}\n", []string{"a=b&limit=1000"}},
+		{3, 2, 0, "text", "NAME  DISPLAY\nu0    -\nu1    -\nu2  -\n", []string{"a=b&limit=1000", "a=b&cursor=2&limit=1000"}},
+		{3, 2, 0, "json", "{\"data\":[\n{\"name\":\"u0\"},\n{\"name\":\"u1\"},\n{\"name\":\"u2\"}\n]}\n", []string{"a=b&limit=1000", "a=b&cursor=2&limit=1000"}},
+		{9, 2, 3, "json", "{\"data\":[\n{\"name\":\"u0\"},\n{\"name\":\"u1\"},\n{\"name\":\"u2\"}\n]}\n", []string{"a=b&limit=3", "a=b&cursor=2&limit=1"}},
+		{2000, 1000, 1, "text", "NAME  DISPLAY\nu0    -\n", []string{"a=b&limit=1"}},
 	} {
 		var asked []string
-		a, out := answering(numbered(test.n, &asked))
+		a, out := answering(numbered(test.n, test.most, &asked))
 		a.output, a.count = test.output, test.count
-		if err := list(t.Context(), a, "/v2/users", url.Values{"a": {"b"}}, test.limit, names); err != nil {
+		if err := list(t.Context(), a, "/v2/users", url.Values{"a": {"b"}}, names); err != nil {
 			t.Error(err)
 		}
 		if d := cmp.Diff(test.want, out.String()); d != "" {
@@ -143,7 +144,7 @@ func TestListsThatDoNotWork(t *testing.T) {
 		`[]`:                            "is not a list",
 	} {
 		a, _ := answering(func(*http.Request) (int, string, string) { return 200, "", body })
-		if err := list(t.Context(), a, "/v2/users", nil, 0, names); err == nil || !strings.Contains(err.Error(), want) {
+		if err := list(t.Context(), a, "/v2/users", nil, names); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", body, err, want)
 		}
 	}
@@ -156,9 +157,27 @@ func TestListsThatDoNotWork(t *testing.T) {
 		return 200, "", `{"data":[{"name":"a"}],"next_cursor":"b"}`
 	})
 	a.output = "json"
-	err := list(t.Context(), a, "/v2/users", nil, 0, names)
+	err := list(t.Context(), a, "/v2/users", nil, names)
 	if err == nil || out.String() != "{\"data\":[\n{\"name\":\"a\"}" {
 		t.Errorf("%v: %q", err, out)
+	}
+}
+
+func TestPagesThatAreTooLargeAreMadeSmaller(t *testing.T) {
+	var asked []string
+	few := numbered(200, 1000, &asked)
+	a, out := answering(func(r *http.Request) (int, string, string) {
+		status, header, body := few(r)
+		if limit, _ := strconv.Atoi(r.URL.Query().Get("limit")); limit > 125 {
+			body = strings.Repeat(" ", maxAnswer+1)
+		}
+		return status, header, body
+	})
+	if err := list(t.Context(), a, "/v2/users", nil, names); err != nil || strings.Count(out.String(), "\nu") != 200 {
+		t.Errorf("%v: %s", err, out)
+	}
+	if d := cmp.Diff([]string{"limit=1000", "limit=125", "cursor=125&limit=125"}, asked); d != "" {
+		t.Error(d)
 	}
 }
 
@@ -173,7 +192,7 @@ func TestListsWait(t *testing.T) {
 			}
 			return 200, "", `{"data":[{"name":"a"}]}`
 		})
-		if err := list(t.Context(), a, "/v2/users", nil, 0, names); err != nil || !strings.Contains(out.String(), "a ") {
+		if err := list(t.Context(), a, "/v2/users", nil, names); err != nil || !strings.Contains(out.String(), "a ") {
 			t.Errorf("%v: %s", err, out)
 		}
 		if waited := time.Since(began); waited != 6*time.Second {
@@ -182,7 +201,7 @@ func TestListsWait(t *testing.T) {
 		for _, seconds := range []string{"1", "31"} {
 			asked := 0
 			a, _ = answering(func(*http.Request) (int, string, string) { asked++; return 429, "Retry-After: " + seconds, "{}" })
-			err := list(t.Context(), a, "/v2/users", nil, 0, names)
+			err := list(t.Context(), a, "/v2/users", nil, names)
 			if want := map[string]int{"1": maxWaits + 1, "31": 1}[seconds]; err == nil || asked != want {
 				t.Errorf("%v after %d requests, want %d", err, asked, want)
 			}
@@ -284,8 +303,8 @@ func TestParseRules(t *testing.T) {
 		"name: x":                        "it has no rules",
 		"rules:":                         "it has no rules",
 		"- {user: %, topic: c}":          "needs quotes",
-		"- {usr: a}":                     "field usr not found",
-		"rules: 7":                       "cannot unmarshal",
+		"- {usr: a}\n- {colour: red}":    "line 1: field usr not found; line 2: field colour not found",
+		"rules: 7":                       "line 1: cannot unmarshal !!int `7`",
 		"7":                              "cannot unmarshal",
 		"- {priority: high}":             "cannot unmarshal",
 		"- {user: a}\n---\n- {user: b}":  "more than one document",
@@ -295,7 +314,7 @@ func TestParseRules(t *testing.T) {
 		"rules: [{user: \"a\\xZZ\"}]":    "",
 		"- {user: a, topic: b, user: c}": "already defined",
 	} {
-		if _, err := parseRules([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := parseRules([]byte(text)); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "cli.") {
 			t.Errorf("%.40s: %v, want %s", text, err, want)
 		}
 	}

@@ -61,7 +61,7 @@ func newAuditList(s Streams) *cobra.Command {
 			}
 			query.Set(name, t.UTC().Format("2006-01-02T15:04:05.000Z"))
 		}
-		return list(ctx, a, "/v2/audit", query, 0, []column[auditEntry]{
+		return list(ctx, a, "/v2/audit", query, []column[auditEntry]{
 			{"TIME", func(e *auditEntry) string { return moment(e.At) }},
 			{"ACTION", func(e *auditEntry) string { return e.Action }},
 			{"TARGET", func(e *auditEntry) string { return e.Target }},

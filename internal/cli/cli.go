@@ -23,8 +23,12 @@ var ErrReported = errors.New("reported")
 // New makes the command line; extra are commands of other packages.
 func New(s Streams, extra ...*cobra.Command) *cobra.Command {
 	root := &cobra.Command{
-		Use:           "cloudsignal",
-		Short:         "A multi-tenant MQTT broker, and the client that speaks to it",
+		Use:   "cloudsignal",
+		Short: "A multi-tenant MQTT broker, and the client that speaks to it",
+		Long: "A multi-tenant MQTT broker, and the client that speaks to it.\n\n" +
+			"pub and sub speak MQTT; what manages an organization speaks to the API. Its key comes from " + envKey + ", or from\n" +
+			"the file of a server's first start that --credentials or " + envCredentials + " names. Every command takes\n" +
+			"-o json. The exit code is 1 after an error.",
 		Version:       Version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,

@@ -169,6 +169,8 @@ func TestWhichKey(t *testing.T) {
 		{"org get org_x --credentials FILE", "", "op_all", ""},
 		{"org limit org_x --max-retained 5 --credentials FILE", "", "op_all", ""},
 		{"org limit org_aaaaaaaaaaaa --max-retained 5 --credentials FILE", "", "op_all", ""},
+		{"org limit --credentials FILE", "", "sk_own", ""},
+		{"org list --credentials FILE", "", "op_all", ""},
 		{"org rename org_aaaaaaaaaaaa y --credentials FILE", "", "sk_own", ""},
 		{"org usage org_x --credentials FILE", "", "op_all", "org_x"},
 		{"org delete org_x --yes --credentials FILE", "", "op_all", ""},
@@ -178,6 +180,7 @@ func TestWhichKey(t *testing.T) {
 		_, asked, err := speaks(t, map[string]string{
 			"GET /v2/users/a": "{}", "GET /v2/organizations/org_x": organization, "PATCH /v2/organizations/org_x/limits": "{}",
 			"PATCH /v2/organizations/org_aaaaaaaaaaaa/limits": "{}", "PATCH /v2/organizations/org_aaaaaaaaaaaa": organization,
+			"GET /v2/organizations/org_aaaaaaaaaaaa/limits": "{}", "GET /v2/organizations": `{"data":[]}`,
 			"GET /v2/usage": "{}", "DELETE /v2/organizations/org_x": "", "POST /v2/tokens/refresh": "{}",
 		}, split(strings.ReplaceAll(test.args, "FILE", file))...)
 		if err != nil {
@@ -264,7 +267,7 @@ func TestCommands(t *testing.T) {
 		{"session list --offline --user a", `{"data":[]}`, "GET /v2/sessions?connected=false&limit=1000&user=a", "", "CLIENT ID"},
 		{"retained get a/+", `{"payload":"aGk=","encoding":"base64"}`, "GET /v2/retained/message?topic=a%2F%2B", "", "hi\n"},
 		{"retained get a", `{"payload":{"b":1}}`, "GET /v2/retained/message?topic=a", "", "{\"b\":1}\n"},
-		{"retained list -n 3", `{"data":[]}`, "GET /v2/retained?filter=%23&limit=3", "", "TOPIC"},
+		{"retained list -n 3", `{"data":[]}`, "GET /v2/retained?limit=3", "", "TOPIC"},
 		{"acl set rs_aaaaaaaaaaaa -f " + rules, `{"id":"rs_1","rules":[]}`, "PUT /v2/rule-sets/rs_aaaaaaaaaaaa/rules", `{"rules":[{"user":"a","topic":"b/#","permission":"publish","effect":"allow","priority":0}]}`, "id       rs_1\n"},
 		{
 			"acl add rs_aaaaaaaaaaaa --topic x --position 0", `{}`, "POST /v2/rule-sets/rs_aaaaaaaaaaaa/rules",

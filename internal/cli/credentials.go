@@ -78,7 +78,7 @@ var keyForm = regexp.MustCompile(`^[a-z]{2,3}_[A-Za-z0-9_-]{1,500}$`)
 func environmentKey() (string, error) {
 	key := strings.TrimSpace(os.Getenv(envKey))
 	if key != "" && !keyForm.MatchString(key) {
-		return "", errors.New(envKey + " is no API key; one looks like sk_ and 39 letters and digits")
+		return "", errors.New(envKey + " is no API key, which looks like sk_ and 39 letters and digits (for serve it names a key file)")
 	}
 	return key, nil
 }

@@ -76,7 +76,7 @@ func newKeyList(s Streams) *cobra.Command {
 		Args:    cobra.NoArgs,
 	}
 	return onAPI(c, s, options{list: true}, func(ctx context.Context, a *api, _ []string) error {
-		return list(ctx, a, "/v2/keys", nil, 0, []column[apiKey]{
+		return list(ctx, a, "/v2/keys", nil, []column[apiKey]{
 			{"ID", func(k *apiKey) string { return k.ID }},
 			{"NAME", func(k *apiKey) string { return k.Name }},
 			{"KIND", func(k *apiKey) string { return k.Kind }},

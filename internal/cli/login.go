@@ -22,7 +22,8 @@ type loggedIn struct {
 func newLogIn(s Streams) *cobra.Command {
 	c := &cobra.Command{
 		Use: "login --email EMAIL --password-file FILE", Short: "Log in as a person; the token, shown this once, goes into CLOUDSIGNAL_KEY",
-		Example: "  export CLOUDSIGNAL_KEY=$(cloudsignal login --email grace@example.com --password-file password.txt -o secret)\n" +
+		Example: "  CLOUDSIGNAL_KEY=$(cloudsignal login --email grace@example.com --password-file password.txt -o secret)\n" +
+			"  export CLOUDSIGNAL_KEY\n" +
 			"  cloudsignal whoami",
 		Args: cobra.NoArgs,
 	}
@@ -54,7 +55,8 @@ func newLogIn(s Streams) *cobra.Command {
 func newLogOut(s Streams) *cobra.Command {
 	c := &cobra.Command{
 		Use: "logout", Short: "End the session whose token is in CLOUDSIGNAL_KEY",
-		Example: "  export CLOUDSIGNAL_KEY=$(cloudsignal login --email grace@example.com --password-file password.txt -o secret)\n" +
+		Example: "  CLOUDSIGNAL_KEY=$(cloudsignal login --email grace@example.com --password-file password.txt -o secret)\n" +
+			"  export CLOUDSIGNAL_KEY\n" +
 			"  cloudsignal logout",
 		Args: cobra.NoArgs,
 	}

@@ -92,7 +92,7 @@ func newOrgList(s Streams) *cobra.Command {
 		Args:    cobra.NoArgs,
 	}
 	return onAPI(c, s, options{operator: true, list: true}, func(ctx context.Context, a *api, _ []string) error {
-		return list(ctx, a, "/v2/organizations", nil, 0, []column[organization]{
+		return list(ctx, a, "/v2/organizations", nil, []column[organization]{
 			{"ID", func(o *organization) string { return o.ID }},
 			{"NAME", func(o *organization) string { return o.Name }},
 			{"DISABLED", func(o *organization) string { return yes(o.Disabled) }},

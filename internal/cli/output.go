@@ -79,20 +79,24 @@ func (a *api) remove(ctx context.Context, path string, query url.Values) error {
 }
 
 // list prints all pages of a list: as a table, or as one document {"data":[...]} with a line for each item. Only one page
-// is in memory. limit is the most items of a page, 0 the most there can be.
-func list[T any](ctx context.Context, a *api, path string, query url.Values, limit int, columns []column[T]) error {
+// is in memory.
+func list[T any](ctx context.Context, a *api, path string, query url.Values, columns []column[T]) error {
 	if a.output == "json" {
-		return listJSON(ctx, a, path, query, limit)
+		return listJSON(ctx, a, path, query)
 	}
 	t := newTable(a.Out)
 	titles := make([]string, len(columns))
 	for i, c := range columns {
 		titles[i] = c.title
 	}
-	t.row(titles...)
-	for items, err := range a.each(ctx, path, query, limit) {
+	first := true
+	for items, err := range a.each(ctx, path, query) {
 		if err != nil {
-			return errors.Join(t.end(), err)
+			return err
+		}
+		if first {
+			t.row(titles...)
+			first = false
 		}
 		for _, text := range items {
 			v, err := decode[T](text)
@@ -109,36 +113,33 @@ func list[T any](ctx context.Context, a *api, path string, query url.Values, lim
 			return err
 		}
 	}
-	return t.end()
+	return nil
 }
 
-func listJSON(ctx context.Context, a *api, path string, query url.Values, limit int) error {
+func listJSON(ctx context.Context, a *api, path string, query url.Values) error {
 	w := bufio.NewWriter(a.Out)
-	before := "{\"data\":["
-	for items, err := range a.each(ctx, path, query, limit) {
+	write := func(b ...byte) { w.Write(b) } //nolint:errcheck // Flush has the error
+	before := `{"data":[`
+	for items, err := range a.each(ctx, path, query) {
 		if err != nil {
-			return errors.Join(w.Flush(), err)
+			return err
 		}
 		for _, text := range items {
 			line, err := oneLine(text)
 			if err != nil {
 				return errors.Join(w.Flush(), err)
 			}
-			w.WriteString(before) //nolint:errcheck // Flush has the error
-			w.WriteByte('\n')     //nolint:errcheck // the same
-			w.Write(line)         //nolint:errcheck // the same
+			write(append([]byte(before+"\n"), line...)...)
 			before = ","
 		}
 		if err := w.Flush(); err != nil {
 			return err
 		}
 	}
-	if before != "," {
-		w.WriteString(before) //nolint:errcheck // the same
-	} else {
-		w.WriteByte('\n') //nolint:errcheck // the same
+	if before == "," {
+		before = "\n"
 	}
-	w.WriteString("]}\n") //nolint:errcheck // the same
+	write([]byte(before + "]}\n")...)
 	return w.Flush()
 }
 

@@ -11,9 +11,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// retainedPage is the most messages of a page: of 1 MiB each, and six times that in JSON, they stay below maxAnswer.
-const retainedPage = 10
-
 // retained is a retained message as the API shows it.
 type retained struct {
 	Topic       string          `json:"topic"`
@@ -60,17 +57,17 @@ func newRetained(s Streams) *cobra.Command {
 func newRetainedList(s Streams) *cobra.Command {
 	c := &cobra.Command{
 		Use: "list [FILTER]", Short: "List retained messages by topic filter",
-		Long: "List retained messages whose topics match a topic filter, by default #, which as in a subscription does not match\n" +
+		Long: "List retained messages whose topics match a topic filter, without one all. As in a subscription, # does not match\n" +
 			"topics that begin with $.",
 		Example: "  cloudsignal retained list 'agents/+/status'",
 		Args:    cobra.MaximumNArgs(1),
 	}
 	return onAPI(c, s, options{list: true, words: words{"filter": "FILTER"}}, func(ctx context.Context, a *api, args []string) error {
-		filter := "#"
+		query := url.Values{}
 		if len(args) > 0 {
-			filter = args[0]
+			query.Set("filter", args[0])
 		}
-		return list(ctx, a, "/v2/retained", url.Values{"filter": {filter}}, retainedPage, []column[retained]{
+		return list(ctx, a, "/v2/retained", query, []column[retained]{
 			{"TOPIC", func(r *retained) string { return r.Topic }},
 			{"QOS", func(r *retained) string { return number(r.QoS) }},
 			{"PUBLISHED", func(r *retained) string { return moment(r.PublishedAt) }},

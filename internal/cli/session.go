@@ -85,7 +85,7 @@ func newSessionList(s Streams) *cobra.Command {
 			}
 			query.Set("user", name)
 		}
-		return list(ctx, a, "/v2/sessions", query, 0, []column[mqttSession]{
+		return list(ctx, a, "/v2/sessions", query, []column[mqttSession]{
 			{"CLIENT ID", func(m *mqttSession) string { return m.ClientID }},
 			{"USER", func(m *mqttSession) string { return m.User }},
 			{"CONNECTED", func(m *mqttSession) string { return yes(m.Connected) }},
@@ -135,7 +135,7 @@ func newSessionDisconnect(s Streams) *cobra.Command {
 func newSessionDelete(s Streams) *cobra.Command {
 	c := &cobra.Command{
 		Use: "delete CLIENT_ID", Short: "End a session with all that waits in it, and its connection",
-		Example: "  cloudsignal session delete desk",
+		Example: "  cloudsignal session delete old-desk",
 	}
 	return onSession(c, s, func(ctx context.Context, a *api, id string) error {
 		return a.remove(ctx, route("v2", "sessions", id), nil)

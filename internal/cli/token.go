@@ -151,7 +151,7 @@ func newTokenList(s Streams) *cobra.Command {
 			}
 			query.Set("user", name)
 		}
-		return list(ctx, a, "/v2/tokens", query, 0, []column[token]{
+		return list(ctx, a, "/v2/tokens", query, []column[token]{
 			{"TOKEN", func(t *token) string { return t.ID }},
 			{"USERNAME", func(t *token) string { return t.Username }},
 			{"EMAIL", func(t *token) string { return t.Email }},

@@ -88,7 +88,7 @@ func newUserList(s Streams) *cobra.Command {
 		Args:    cobra.NoArgs,
 	}
 	return onAPI(c, s, options{list: true}, func(ctx context.Context, a *api, _ []string) error {
-		return list(ctx, a, "/v2/users", nil, 0, []column[user]{
+		return list(ctx, a, "/v2/users", nil, []column[user]{
 			{"NAME", func(u *user) string { return u.Name }},
 			{"DISPLAY NAME", func(u *user) string { return u.DisplayName }},
 			{"DISABLED", func(u *user) string { return yes(u.Disabled) }},

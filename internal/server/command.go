@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -54,7 +55,7 @@ func configOf(c *cobra.Command, getenv func(string) (string, bool)) (Config, err
 		}
 	}
 	for _, s := range settings {
-		if v, ok := getenv(envName(s.name)); ok {
+		if v, ok := getenv(envName(s.name)); ok && !forClients(s.name, v) {
 			cfg.set(s.name, v)
 		}
 		if f := c.Flags().Lookup(s.name); f.Changed {
@@ -65,7 +66,14 @@ func configOf(c *cobra.Command, getenv func(string) (string, bool)) (Config, err
 }
 
 // clientVariables are read by the other commands, and may be there when the server starts.
-var clientVariables = []string{"URL", "USERNAME", "PASSWORD", "CA", "CONFIG"}
+var clientVariables = []string{"URL", "USERNAME", "PASSWORD", "CA", "CONFIG", "API", "CREDENTIALS", "ORGANIZATION"}
+
+// secretForm is what keys and the tokens of members look like.
+var secretForm = regexp.MustCompile(`^(sk|pk|rk|cs|op|ses)_[A-Za-z0-9]{20,}$`)
+
+// forClients tells of the one variable that has two meanings: CLOUDSIGNAL_KEY is the key file of the certificate here, and the
+// API key of the other commands. A secret is not a file's name, and is not to stand in an error as one.
+func forClients(name, value string) bool { return name == "key" && secretForm.MatchString(value) }
 
 // unknownVariables are the names in an environment that look like settings and are none. They may be another program's:
 // unlike an unknown key of the file they do not refuse the start.
