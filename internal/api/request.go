@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -20,6 +21,7 @@ import (
 const (
 	requestTimeout  = 20 * time.Second // of one request, its body read and its answer made
 	bodyTimeout     = 15 * time.Second // until a body is there
+	maxLeftover     = 64 << 10         // bytes of a body that are read behind the answer
 	minRequestID    = 8
 	maxRequestID    = 64
 	requestIDPrefix = "req_"
@@ -59,6 +61,11 @@ func (a *API) outermost() http.Handler {
 		out := &writer{ResponseWriter: w, counters: &a.counters}
 		defer a.caught(ctx, out)
 		a.route(out, r.WithContext(ctx))
+		if r.ProtoMajor == 2 {
+			// What is left of a body that nobody read would meet a closed stream: clients take that for an error, and do not
+			// look at the answer.
+			_, _ = io.CopyN(io.Discard, r.Body, maxLeftover)
+		}
 	})
 }
 

@@ -283,7 +283,7 @@ func (a *API) showMinted(t control.Token, password, organization string) *minted
 	out := new(minted)
 	b := &out.Body
 	b.AccessToken, b.TokenType = password, "Bearer"
-	b.ExpiresIn = int64(max(0, t.ExpiresAt.Sub(a.config.Now())) / time.Second)
+	b.ExpiresIn = int64(max(0, t.ExpiresAt.Sub(a.config.Now())).Round(time.Second) / time.Second)
 	b.Credentials = credentialPair{t.User + "@" + organization, password}
 	b.ID, b.Email, b.Provider = t.ID, t.Email, t.Provider
 	b.ExpiresAt, b.RefreshRecommended = stamp(t.ExpiresAt), a.refreshStamp(t)
