@@ -2,11 +2,10 @@ package access
 
 import (
 	"context"
-	"crypto/rand"
-	"errors"
+	"crypto/subtle"
 	"io"
 	"net/netip"
-	"runtime"
+	"strings"
 	"time"
 )
 
@@ -30,8 +29,9 @@ const (
 	WhyNoPassword          = "password_missing"
 	WhyBusy                = "busy"
 	WhyTooManyFailures     = "too_many_failures"
-	WhyExpired             = "expired" // of a token
-	WhyRevoked             = "revoked" // of a token
+	WhyExpired             = "expired"     // a token's end
+	WhyRevoked             = "revoked"     // a token or a key
+	WhyNotAllowed          = "not_allowed" // a key that may not publish
 )
 
 // Refusal is the error of a log-in that was judged and refused.
@@ -56,6 +56,12 @@ type AuthConfig struct {
 	// organization it tried, whatever it sends. Defaults 100 and one minute; negative: no limit.
 	Failures int
 	Window   time.Duration
+	// UserFailures is the number of refused log-ins of one user in Window, from wherever, after which addresses that have failed on it
+	// lately are refused at once, and others get UserRate verifications a second among them. What is quick to verify, or
+	// is remembered, always passes: who has the password is not locked out. Defaults 50 and 5; negative: no limit,
+	// which it also is without Failures.
+	UserFailures int
+	UserRate     int
 	// Verifier is one that others use too; then Rand, Workers, Queue, Failures and Window are not looked at. Default: one
 	// of its own.
 	Verifier *Verifier
@@ -67,42 +73,23 @@ type AuthConfig struct {
 type Authenticator struct {
 	directory *Directory
 	now       func() time.Time
-	key       []byte // of the memories' MACs
-	pool      *pool
-	failures  *failures
-	right     *memory
-	wrong     *memory // apart from right, so that guesses do not push it out
-	verify    func(hash string, password []byte) (bool, error)
+	verifier  *Verifier
+	keyUsed   func(organization, key string)
 }
 
 // NewAuthenticator makes an Authenticator. It panics if there is no randomness.
 func NewAuthenticator(directory *Directory, cfg AuthConfig) *Authenticator {
-	if cfg.Now == nil {
-		cfg.Now = time.Now
+	a := &Authenticator{directory: directory, now: cfg.Now, verifier: cfg.Verifier, keyUsed: cfg.KeyUsed}
+	if a.now == nil {
+		a.now = time.Now
 	}
-	if cfg.Rand == nil {
-		cfg.Rand = rand.Reader
+	if a.verifier == nil {
+		a.verifier = NewVerifier(cfg)
 	}
-	if cfg.Workers <= 0 {
-		cfg.Workers = min(max(1, runtime.GOMAXPROCS(0)/2), 8)
+	if a.keyUsed == nil {
+		a.keyUsed = func(string, string) {}
 	}
-	if cfg.Queue <= 0 {
-		cfg.Queue = 512
-	}
-	if cfg.Failures == 0 {
-		cfg.Failures = 100
-	}
-	if cfg.Window <= 0 {
-		cfg.Window = time.Minute
-	}
-	key, err := randomBytes(cfg.Rand, 32)
-	if err != nil {
-		panic(err.Error())
-	}
-	return &Authenticator{
-		directory: directory, now: cfg.Now, key: key, pool: newPool(cfg.Workers, cfg.Queue),
-		failures: newFailures(cfg.Failures, cfg.Window), right: newMemory(), wrong: newMemory(), verify: Verify,
-	}
+	return a
 }
 
 // Login judges a log-in. The error is a *Refusal, the context's if it ended while waiting, or about a damaged record.
@@ -117,8 +104,8 @@ func (a *Authenticator) Login(ctx context.Context, l Login) (*Grant, error) {
 			wanted = o.record.ID // the same for the id and the UUID
 		}
 	}
-	from := newOrigin(l.Address, wanted)
-	if a.failures.blocked(from, a.now()) {
+	try := a.verifier.attempt(l.Address, wanted, name)
+	if try.blocked() {
 		return nil, refuse(WhyTooManyFailures)
 	}
 	var grant *Grant
@@ -128,46 +115,42 @@ func (a *Authenticator) Login(ctx context.Context, l Login) (*Grant, error) {
 	case o == nil:
 		err = refuse(WhyUnknownOrganization)
 	default:
-		grant, err = a.judge(ctx, o, name, l)
+		grant, err = a.judge(ctx, o, name, l, try)
 	}
-	if r, ok := errors.AsType[*Refusal](err); ok && r.Why != WhyBusy {
-		a.failures.count(from, a.now())
+	if err != nil {
+		return nil, try.refused(err)
 	}
-	return grant, err
+	return grant, nil
 }
 
 // judge is Login once the organization is known. Only the password of a user there is, who may log in, is verified.
-func (a *Authenticator) judge(ctx context.Context, o *organization, name string, l Login) (*Grant, error) {
+func (a *Authenticator) judge(ctx context.Context, o *organization, name string, l Login, try *attempt) (*Grant, error) {
 	switch {
 	case o.record.Disabled:
 		return nil, refuse(WhyDisabled)
 	case !l.HasPassword:
 		return nil, refuse(WhyNoPassword)
 	case name == ServerUser:
-		return o.judgeServer(l)
+		return a.judgeServer(o, l)
+	case strings.HasPrefix(name, TokenUserPrefix): // no user's name begins so
+		return o.judgeToken(name, l, a.now())
 	}
-	u, ok := o.record.Users[name]
+	u, ok := o.users.Get(name)
 	switch {
 	case !ok:
 		return nil, refuse(WhyUnknownUser)
 	case u.Disabled:
 		return nil, refuse(WhyDisabled)
 	}
-	ok, err := a.verified(ctx, o.record.ID, u.PasswordHash, l.Password)
-	switch {
-	case errors.Is(err, errQueueFull):
-		return nil, refuse(WhyBusy)
-	case err != nil:
+	if err := a.verifier.verified(ctx, try, u.PasswordHash, l.Password); err != nil {
 		return nil, err
-	case !ok:
-		return nil, refuse(WhyWrongPassword)
 	}
 	return o.userGrant(name, u, l.ClientID), nil
 }
 
 // judgeServer finds the key by its hash among those of this organization alone.
-func (o *organization) judgeServer(l Login) (*Grant, error) {
-	if len(l.Password) > 64 {
+func (a *Authenticator) judgeServer(o *organization, l Login) (*Grant, error) {
+	if len(l.Password) > maxKey {
 		return nil, refuse(WhyWrongPassword)
 	}
 	key := string(l.Password)
@@ -178,71 +161,66 @@ func (o *organization) judgeServer(l Login) (*Grant, error) {
 	if k == nil {
 		return nil, refuse(WhyWrongPassword)
 	}
+	a.keyUsed(o.record.ID, k.ID)
 	return o.serverGrant(k, l.ClientID), nil
 }
 
-// verified verifies a password: made ones at once, chosen ones from memory or in the pool.
-func (a *Authenticator) verified(ctx context.Context, organization, hash string, password []byte) (bool, error) {
-	if !isChosen(hash) {
-		return a.verify(hash, password)
+// judgeToken looks at every password of the identity's tokens, of which there are few.
+func (o *organization) judgeToken(name string, l Login, now time.Time) (*Grant, error) {
+	i, ok := o.identities.Get(name)
+	if !ok {
+		return nil, refuse(WhyUnknownUser)
 	}
-	if len(password) > MaxPassword {
-		return false, nil
+	if len(l.Password) > maxKey {
+		return nil, refuse(WhyWrongPassword)
 	}
-	m := newMAC(a.key, hash, password)
-	if right, known := a.remembered(m); known {
-		return right, nil
+	t, p := i.Find(string(l.Password))
+	switch {
+	case p == nil:
+		return nil, refuse(WhyWrongPassword)
+	case !now.Before(p.Expires):
+		return nil, refuse(WhyExpired)
 	}
-	var right bool
-	var err error
-	waited := a.pool.do(ctx, organization, func() {
-		var known bool
-		if right, known = a.remembered(m); known { // meanwhile, by another connection of the same user
-			return
-		}
-		if right, err = a.verify(hash, password); err != nil {
-			return
-		}
-		if right {
-			a.right.add(m)
-		} else {
-			a.wrong.add(m)
-		}
-	})
-	if waited != nil {
-		return false, waited
-	}
-	return right, err
+	return o.tokenGrant(name, t, l.ClientID), nil
 }
 
-func (a *Authenticator) remembered(m mac) (right, known bool) {
-	if a.right.has(m) {
-		return true, true
+// Find is the token with a password, and the hash of that password; nil if there is none.
+func (i *IdentityRecord) Find(password string) (*TokenRecord, *TokenPassHash) {
+	h := HashKey(password)
+	for n := range i.Tokens {
+		t := &i.Tokens[n]
+		for m := range t.Passwords {
+			if p := &t.Passwords[m]; subtle.ConstantTimeCompare(p.Hash[:], h[:]) == 1 {
+				return t, p
+			}
+		}
 	}
-	return false, a.wrong.has(m)
+	return nil, nil
 }
 
 // Regrant judges a log-in again after a change: the new grant, or old itself if the organization has not changed since.
-// A *Refusal means that it has to end: the organization or the user is gone or disabled, the password was rotated, or the
-// key was revoked.
+// A *Refusal means that it has to end: the organization or the user is gone or disabled, the password was rotated, the
+// key was revoked or rotated, or the token has ended or was revoked.
 func (a *Authenticator) Regrant(old *Grant) (*Grant, error) {
 	o := a.directory.find(old.Organization)
 	switch {
 	case o == nil || o.record.Number != old.OrganizationNumber:
 		return nil, refuse(WhyUnknownOrganization)
+	case old.Token && !a.now().Before(old.Expires) && o.record.Revision == old.Revision:
+		return nil, refuse(WhyExpired)
 	case o.record.Revision == old.Revision:
 		return old, nil
 	case o.record.Disabled:
 		return nil, refuse(WhyDisabled)
 	case old.Server:
-		for _, k := range o.keys {
-			if k.ID == old.credential {
-				return o.serverGrant(k, old.ClientID), nil
-			}
+		if k := o.keys[KeyHash([]byte(old.credential))]; k != nil {
+			return o.serverGrant(k, old.ClientID), nil
 		}
-		return nil, refuse(WhyWrongPassword)
+		return nil, refuse(WhyRevoked)
+	case old.Token:
+		return o.regrantToken(old, a.now())
 	}
-	u, ok := o.record.Users[old.User]
+	u, ok := o.users.Get(old.User)
 	switch {
 	case !ok:
 		return nil, refuse(WhyUnknownUser)
@@ -254,8 +232,27 @@ func (a *Authenticator) Regrant(old *Grant) (*Grant, error) {
 	return o.userGrant(old.User, u, old.ClientID), nil
 }
 
-// Standing is what a user may do now that has no connection: for its will. The organization is given by its number. A *Refusal
-// means that it may do nothing any more.
+func (o *organization) regrantToken(old *Grant, now time.Time) (*Grant, error) {
+	i, _ := o.identities.Get(old.User)
+	for n := range i.Tokens {
+		t := &i.Tokens[n]
+		switch {
+		case t.ID != old.credential:
+		case !now.Before(t.Expires):
+			return nil, refuse(WhyExpired)
+		default:
+			return o.tokenGrant(old.User, t, old.ClientID), nil
+		}
+	}
+	if !now.Before(old.Expires) { // it was forgotten
+		return nil, refuse(WhyExpired)
+	}
+	return nil, refuse(WhyRevoked)
+}
+
+// Standing is what a user may do now that has no connection: for its will. The organization is given by its number. A user of tokens has
+// one as long as a token was not revoked, even if all have ended, and it is that of the one that ends last. A *Refusal means that it may
+// do nothing any more.
 func (a *Authenticator) Standing(organization uint64, user, clientID string) (*Grant, error) {
 	o := a.directory.findNumber(organization)
 	switch {
@@ -263,17 +260,13 @@ func (a *Authenticator) Standing(organization uint64, user, clientID string) (*G
 		return nil, refuse(WhyUnknownOrganization)
 	case o.record.Disabled:
 		return nil, refuse(WhyDisabled)
-	case user == ServerUser:
-		g := o.grant(ServerUser, clientID, "")
-		g.Server = true
-		return g, nil
 	}
-	u, ok := o.record.Users[user]
-	switch {
-	case !ok:
-		return nil, refuse(WhyUnknownUser)
-	case u.Disabled:
+	if u, ok := o.users.Get(user); ok && u.Disabled {
 		return nil, refuse(WhyDisabled)
 	}
-	return o.userGrant(user, u, clientID), nil
+	g := o.standing(user, clientID)
+	if g == nil {
+		return nil, refuse(WhyUnknownUser)
+	}
+	return g, nil
 }

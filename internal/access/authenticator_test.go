@@ -39,7 +39,7 @@ func newFixture(t *testing.T, cfg AuthConfig) *fixture {
 	}
 	cfg.Now = func() time.Time { return f.now }
 	f.a = NewAuthenticator(f.directory, cfg)
-	f.a.verify = func(hash string, password []byte) (bool, error) {
+	f.a.verifier.verify = func(hash string, password []byte) (bool, error) {
 		if isChosen(hash) {
 			f.slow.Add(1)
 		}
@@ -224,7 +224,7 @@ func TestChosenPasswordIsHashedOnce(t *testing.T) {
 		all.Go(func() { _, _ = f.login("chosen@"+orgB, chosen+orgB) })
 	}
 	all.Wait()
-	if n := f.slow.Load(); n > 2+int64(cap(f.a.pool.slots)) {
+	if n := f.slow.Load(); n > 2+int64(cap(f.a.verifier.pool.slots)) {
 		t.Errorf("%d slow hashes for one user at once", n)
 	}
 	// A new password is another hash: what is remembered of the old one is worth nothing.
@@ -263,7 +263,7 @@ func TestPool(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, AuthConfig{Failures: -1, Workers: 1, Queue: 8}) // 2 waiting of one organization
 		release := make(chan struct{})
-		f.a.verify = func(string, []byte) (bool, error) { <-release; return true, nil }
+		f.a.verifier.verify = func(string, []byte) (bool, error) { <-release; return true, nil }
 		ctx, cancel := context.WithCancel(t.Context())
 		start := func(ctx context.Context, id, password string) chan error {
 			done := make(chan error, 1)
@@ -295,8 +295,8 @@ func TestPool(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if f.a.pool.waiting != 0 || len(f.a.pool.of) != 0 || len(f.a.pool.slots) != 0 {
-			t.Errorf("left in the pool: %d, %v, %d", f.a.pool.waiting, f.a.pool.of, len(f.a.pool.slots))
+		if f.a.verifier.pool.waiting != 0 || len(f.a.verifier.pool.of) != 0 || len(f.a.verifier.pool.slots) != 0 {
+			t.Errorf("left in the pool: %d, %v, %d", f.a.verifier.pool.waiting, f.a.verifier.pool.of, len(f.a.verifier.pool.slots))
 		}
 	})
 }
@@ -323,8 +323,8 @@ func TestFullQueue(t *testing.T) {
 
 func TestBusyIsNoFailure(t *testing.T) {
 	f := newFixture(t, AuthConfig{Failures: 1, Workers: 1, Queue: 1})
-	f.a.pool.slots <- struct{}{}
-	f.a.pool.waiting = 1
+	f.a.verifier.pool.slots <- struct{}{}
+	f.a.verifier.pool.waiting = 1
 	for range 3 {
 		if _, err := f.login("chosen@"+orgA, chosen+orgA); why(err) != WhyBusy {
 			t.Fatal(err)
@@ -402,7 +402,7 @@ func TestNoFailureLimit(t *testing.T) {
 }
 
 func TestFailureTableIsBounded(t *testing.T) {
-	f := newFailures(3, time.Minute)
+	f := newEvents[origin](time.Minute)
 	now := time.Unix(0, 0)
 	bad := newOrigin(home, orgA)
 	for range 3 {
@@ -414,7 +414,7 @@ func TestFailureTableIsBounded(t *testing.T) {
 	if len(f.current) > maxFailureEntries {
 		t.Errorf("%d entries", len(f.current))
 	}
-	if !f.blocked(bad, now) {
+	if f.of(bad, now) != 3 {
 		t.Error("addresses that failed once pushed out one that failed often")
 	}
 }
@@ -480,7 +480,7 @@ func TestRegrant(t *testing.T) {
 	f.change(orgA, func(r *OrganizationRecord) { delete(r.Users, "made") })
 	refused(next, WhyUnknownUser)
 	f.change(orgA, func(r *OrganizationRecord) { r.Keys = r.Keys[1:] })
-	refused(sk, WhyWrongPassword)
+	refused(sk, WhyRevoked)
 	f.change(orgA, func(r *OrganizationRecord) { r.Disabled = true })
 	refused(next, WhyDisabled)
 	f.directory.Remove(orgA)

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// maxFailureEntries is the number of addresses of one window whose failures are counted. When there are more, the one
-// with the fewest failures of a few is forgotten.
+// maxFailureEntries is the number of addresses, of users, and of users from an address, of one window whose failures are counted.
+// When there are more, the one with the fewest failures of a few is forgotten.
 const (
 	maxFailureEntries = 1 << 16
 	evictionSample    = 8
@@ -20,19 +20,18 @@ type origin struct {
 	organization string // as it was asked for, whether there is one or not: a limit says nothing about that
 }
 
-// failures counts refused log-ins in a sliding window, approximated by two fixed ones.
-type failures struct {
-	limit  int // none if negative
+// events counts events by what they belong to, in a sliding window, approximated by two fixed ones.
+type events[K comparable] struct {
 	window time.Duration
 
 	mu      sync.Mutex
 	start   time.Time // of current
-	current map[origin]int
-	last    map[origin]int
+	current map[K]int
+	last    map[K]int
 }
 
-func newFailures(limit int, window time.Duration) *failures {
-	return &failures{limit: limit, window: window, current: make(map[origin]int), last: make(map[origin]int)}
+func newEvents[K comparable](window time.Duration) *events[K] {
+	return &events[K]{window: window, current: make(map[K]int), last: make(map[K]int)}
 }
 
 func newOrigin(a netip.Addr, organization string) origin {
@@ -45,55 +44,49 @@ func newOrigin(a netip.Addr, organization string) origin {
 	return origin{p, organization}
 }
 
-// blocked says whether o has had its failures for now.
-func (f *failures) blocked(o origin, now time.Time) bool {
-	if f.limit < 0 || !o.address.IsValid() {
-		return false
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.turn(now)
-	rest := f.window - now.Sub(f.start)
-	return float64(f.current[o])+float64(f.last[o])*float64(rest)/float64(f.window) >= float64(f.limit)
+// of is how many events k has had in the window that ends now.
+func (e *events[K]) of(k K, now time.Time) float64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.turn(now)
+	rest := e.window - now.Sub(e.start)
+	return float64(e.current[k]) + float64(e.last[k])*float64(rest)/float64(e.window)
 }
 
-// count adds one failure of o.
-func (f *failures) count(o origin, now time.Time) {
-	if f.limit < 0 || !o.address.IsValid() {
-		return
+// count adds one event of k.
+func (e *events[K]) count(k K, now time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.turn(now)
+	if _, ok := e.current[k]; !ok && len(e.current) >= maxFailureEntries {
+		e.evict()
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.turn(now)
-	if _, ok := f.current[o]; !ok && len(f.current) >= maxFailureEntries {
-		f.evict()
-	}
-	f.current[o]++
+	e.current[k]++
 }
 
 // turn makes current the window that now lies in. A clock that went back starts anew.
-func (f *failures) turn(now time.Time) {
-	switch d := now.Sub(f.start); {
-	case d >= 0 && d < f.window:
+func (e *events[K]) turn(now time.Time) {
+	switch d := now.Sub(e.start); {
+	case d >= 0 && d < e.window:
 		return
-	case d >= f.window && d < 2*f.window:
-		f.last, f.start = f.current, f.start.Add(f.window)
+	case d >= e.window && d < 2*e.window:
+		e.last, e.start = e.current, e.start.Add(e.window)
 	default:
-		f.last, f.start = make(map[origin]int), now
+		e.last, e.start = make(map[K]int), now
 	}
-	f.current = make(map[origin]int)
+	e.current = make(map[K]int)
 }
 
-func (f *failures) evict() {
-	var least origin
+func (e *events[K]) evict() {
+	var least K
 	seen := 0
-	for o, n := range f.current { // in random order
-		if seen == 0 || n < f.current[least] {
-			least = o
+	for k, n := range e.current { // in random order
+		if seen == 0 || n < e.current[least] {
+			least = k
 		}
 		if seen++; seen == evictionSample {
 			break
 		}
 	}
-	delete(f.current, least)
+	delete(e.current, least)
 }

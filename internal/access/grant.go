@@ -22,11 +22,32 @@ type Grant struct {
 	Expires time.Time // when the credential ends, and the connection with it; zero: never
 	Token   bool      // logged in with a temporary token
 
-	credential string // what it logged in with: the user's password hash, or the key's id
-	open       bool   // the organization has no rules: everything inside it is allowed
-	set        string // the rule set that judges, empty if there is none
+	credential string     // what it logged in with: the user's password hash, the key's hash, or the token's id
+	narrow     *narrowing // of a token, nil of others
+	open       bool       // the organization has no rules: everything inside it is allowed
+	set        string     // the rule set that judges, empty if there is none
 	publish    []compiled
 	subscribe  []compiled
+}
+
+// narrowing is what a token leaves of what the rules allow.
+type narrowing struct {
+	permission Permission
+	any        bool     // there are no topics: it narrows nothing
+	topics     []string // filters without $share
+}
+
+// allows says whether n leaves a on a topic name, or on a filter, which must be contained in one of the token's.
+func (n *narrowing) allows(a Action, name []byte) bool {
+	if a == Publish {
+		return n.permission&PermitPublish != 0 && (n.any || slices.ContainsFunc(n.topics, func(filter string) bool {
+			return topic.Covers(filter, name)
+		}))
+	}
+	_, inner, _, err := topic.SplitShare(string(name))
+	return err == nil && n.permission&PermitSubscribe != 0 && (n.any || slices.ContainsFunc(n.topics, func(filter string) bool {
+		return topic.Contains(filter, inner)
+	}))
 }
 
 // compiled is a rule that holds for one user and client: its topic with the values put in.
@@ -42,6 +63,7 @@ const (
 	BecauseRule    = "rule"     // the rule that is named
 	BecauseNoMatch = "no_match" // no rule allows it
 	BecauseInvalid = "invalid"  // the filter cannot be read
+	BecauseToken   = "token"    // the token's own permissions or topics do not allow it
 )
 
 // Decision is an answer with its reason. Rule is the id of the deciding rule, empty if none did.
@@ -75,6 +97,8 @@ func (g *Grant) decide(a Action, name []byte) (bool, *Rule, string) {
 		return false, nil, BecauseInvalid
 	case g.Server:
 		return true, nil, BecauseServer
+	case g.narrow != nil && !g.narrow.allows(a, name):
+		return false, nil, BecauseToken
 	case g.open:
 		return true, nil, BecauseNoRules
 	case a == Publish:

@@ -11,8 +11,8 @@ import (
 
 // Names that are not a user's to have.
 const (
-	ServerUser  = "server" // logs in with a secret key and may do everything
-	tokenPrefix = "token_" // user names of temporary tokens
+	ServerUser      = "server" // logs in with a secret key and may do everything
+	TokenUserPrefix = "token_" // user names of temporary tokens
 )
 
 const (
@@ -49,8 +49,8 @@ func ValidUserName(name string) error {
 		return fault.Field("name", "only letters (a-z, A-Z), digits, - and _ are possible")
 	case strings.EqualFold(name, ServerUser):
 		return fault.Field("name", "%q is reserved for log-ins with a secret key", ServerUser)
-	case len(name) >= len(tokenPrefix) && strings.EqualFold(name[:len(tokenPrefix)], tokenPrefix):
-		return fault.Field("name", "names that begin with %q are reserved for tokens", tokenPrefix)
+	case len(name) >= len(TokenUserPrefix) && strings.EqualFold(name[:len(TokenUserPrefix)], TokenUserPrefix):
+		return fault.Field("name", "names that begin with %q are reserved for tokens", TokenUserPrefix)
 	}
 	return nil
 }

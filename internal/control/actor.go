@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"cloudsignal/internal/access"
-	"cloudsignal/internal/fault"
 )
 
 // ActorKind says what kind of credential somebody acts with.
@@ -18,6 +17,7 @@ const (
 	MemberActor   ActorKind = "member"   // a person who has logged in
 	OperatorActor ActorKind = "operator" // the server's operator, in any organization
 	SystemActor   ActorKind = "system"   // the server itself
+	TokenActor    ActorKind = "token"    // whoever has a temporary token, to refresh it
 )
 
 // Role is what a member is in an organization.
@@ -57,6 +57,8 @@ func (a Actor) May(s access.Scope) bool {
 		return true
 	case MemberActor:
 		return a.Role == Owner
+	case TokenActor: // it is RefreshToken alone that makes one
+		return s == access.TokensRead || s == access.TokensWrite
 	case KeyActor:
 		switch a.KeyKind {
 		case access.SecretKey, access.LegacyKey:
@@ -71,12 +73,57 @@ func (a Actor) May(s access.Scope) bool {
 }
 
 // Authenticate says who a credential is: an organization's key, an operator's key, or a member's session. Anything else is
-// Unauthorized. It notes that a key was used. A member of one organization acts in it.
+// Unauthorized. It notes that a key was used. A member of one organization acts in it; one of several has to name it (Within).
 func (s *Store) Authenticate(ctx context.Context, secret string, address netip.Addr) (Actor, error) {
-	return Actor{}, fault.New(fault.Internal, "not there yet")
+	kind, err := access.ParseKey(secret)
+	if err != nil {
+		return Actor{}, errNobody
+	}
+	var a Actor
+	switch kind {
+	case access.SessionKey:
+		a, err = s.memberOf(ctx, secret)
+	case access.OperatorKey:
+		if a, err = s.operator(ctx, secret); err == nil {
+			s.KeyUsed("", a.ID)
+		}
+	case access.TokenPassword:
+		return Actor{}, errNobody
+	default:
+		o, k, ok := s.directory.Key(secret)
+		if !ok {
+			return Actor{}, errNobody
+		}
+		a = Actor{Kind: KeyActor, ID: k.ID, Name: k.Name, Organization: o.ID, KeyKind: k.Kind, Scopes: slices.Clone(k.Scopes)}
+		s.KeyUsed(o.ID, k.ID)
+	}
+	if err != nil {
+		return Actor{}, err
+	}
+	a.Address = address
+	return a, nil
 }
 
 // Within is a as it acts in an organization, which it names by its id or its UUID. NotFound if it is not a's.
 func (s *Store) Within(ctx context.Context, a Actor, organization string) (Actor, error) {
-	return Actor{}, fault.New(fault.Internal, "not there yet")
+	r, ok := s.directory.Organization(organization)
+	if !ok {
+		return Actor{}, noOrganization(organization)
+	}
+	switch {
+	case a.above():
+	case a.Kind == MemberActor:
+		role, err := s.roleOf(ctx, a.ID, r.Number)
+		if err != nil {
+			return Actor{}, err
+		}
+		if role == "" {
+			return Actor{}, noOrganization(organization)
+		}
+		a.Role = role
+	case a.Organization != r.ID:
+		return Actor{}, noOrganization(organization)
+	}
+	a.Organization = r.ID
+	return a, nil
 }

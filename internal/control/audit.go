@@ -3,9 +3,22 @@ package control
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
+	"cloudsignal/internal/access"
 	"cloudsignal/internal/fault"
+)
+
+// Bounds of the audit of one organization. When there are more entries of a class, the oldest of them go; each class has its own, so that
+// neither tokens, of which there may be many, nor guesses at a member's password push out who changed a rule.
+const (
+	MaxAuditedChanges = 100_000
+	MaxAuditedTokens  = 100_000
+	MaxAuditedLogins  = 10_000
+	maxAuditDetail    = 8 << 10 // bytes of JSON before and after a change; of more only the size is kept
 )
 
 // AuditActor is who did it.
@@ -36,7 +49,155 @@ type AuditQuery struct {
 	Limit                 int
 }
 
+// audit writes an entry in the transaction of the change. before and after become JSON; nil is nothing. They hold no secret.
+func (t *scope) audit(action, target string, before, after any) error {
+	was, err := auditDetail(before)
+	if err != nil {
+		return err
+	}
+	became, err := auditDetail(after)
+	if err != nil {
+		return err
+	}
+	class, limit := "change", int64(MaxAuditedChanges)
+	switch {
+	case strings.HasPrefix(action, "token."):
+		class, limit = "token", MaxAuditedTokens
+	case strings.HasPrefix(action, "member.log"):
+		class, limit = "login", MaxAuditedLogins
+	}
+	place, number, err := t.auditPlace(class)
+	if err != nil {
+		return err
+	}
+	address := ""
+	if t.actor.Address.IsValid() {
+		address = t.actor.Address.Unmap().String()
+	}
+	_, err = t.exec(`INSERT INTO audit (organization, number, class, place, at, actor_kind, actor_id, actor_name, address, action, target, was, became)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
+		number, class, place, t.now.UnixMilli(), string(t.actor.Kind), t.actor.ID, t.actor.Name, address, action, target, was, became)
+	if err != nil {
+		return err
+	}
+	_, err = t.exec(`DELETE FROM audit WHERE organization = $1 AND class = $2 AND place <= $3`, class, place-limit)
+	return err
+}
+
+// auditPlace counts an entry: its place in its class, and its number among all.
+func (t *scope) auditPlace(class string) (place, number int64, err error) {
+	add := func(c string) int {
+		if c == class {
+			return 1
+		}
+		return 0
+	}
+	var changes, tokens, logins int64
+	_, err = t.row([]any{&changes, &tokens, &logins}, `UPDATE organizations SET audited_changes = audited_changes + $2,
+		audited_tokens = audited_tokens + $3, audited_logins = audited_logins + $4
+		WHERE number = $1 RETURNING audited_changes, audited_tokens, audited_logins`, add("change"), add("token"), add("login"))
+	switch place = changes; class {
+	case "token":
+		place = tokens
+	case "login":
+		place = logins
+	}
+	return place, changes + tokens + logins, err
+}
+
+func auditDetail(v any) (string, error) {
+	if v == nil {
+		return "", nil
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		return "", fmt.Errorf("control: audit: %w", err)
+	}
+	if len(text) > maxAuditDetail {
+		return `{"too_long":` + itoa(len(text)) + `}`, nil
+	}
+	return string(text), nil
+}
+
+const auditPrefix = "aud_"
+
+func auditID(number int64) string { return fmt.Sprintf("%s%012d", auditPrefix, number) }
+
+// where is a condition that grows. Its arguments begin behind the organization's number.
+type where struct {
+	text string
+	args []any
+}
+
+// and adds a condition, in which every ? is the argument.
+func (w *where) and(condition string, arg any) {
+	w.args = append(w.args, arg)
+	w.text += " AND " + strings.ReplaceAll(condition, "?", "$"+itoa(len(w.args)+1))
+}
+
 // Audit lists what was done, newest first. Fields: limit, after.
 func (o *Organization) Audit(ctx context.Context, q AuditQuery) ([]AuditEntry, error) {
-	return nil, fault.New(fault.Internal, "not there yet")
+	if err := o.may(access.AuditRead); err != nil {
+		return nil, err
+	}
+	w, err := q.where()
+	if err != nil {
+		return nil, err
+	}
+	var entries []AuditEntry
+	err = o.read(ctx, access.AuditRead, func(t *scope) error {
+		return t.rows(func(scan func(...any) error) error {
+			e, err := scanAudit(scan)
+			entries = append(entries, e)
+			return err
+		}, `SELECT number, at, actor_kind, actor_id, actor_name, address, action, target, was, became
+			FROM audit WHERE organization = $1`+w.text+` ORDER BY number DESC LIMIT `+itoa(q.Limit), w.args...)
+	})
+	return entries, err
+}
+
+func (q *AuditQuery) where() (w where, err error) {
+	if err := checkLimit(q.Limit); err != nil {
+		return w, err
+	}
+	if q.After != "" {
+		number, err := strconv.ParseInt(strings.TrimPrefix(q.After, auditPrefix), 10, 64)
+		if err != nil || auditID(number) != q.After {
+			return w, fault.Field("after", "must be the id of an entry")
+		}
+		w.and("number < ?", number)
+	}
+	if q.Actor != "" {
+		w.and("(actor_id = ? OR actor_name = ? OR actor_kind = ?)", q.Actor)
+	}
+	if kind, ok := strings.CutSuffix(q.Action, "."); ok {
+		w.and("action > ?", q.Action)
+		w.and("action < ?", kind+"/") // / follows .
+	} else if q.Action != "" {
+		w.and("action = ?", q.Action)
+	}
+	if q.Target != "" {
+		w.and("target = ?", q.Target)
+	}
+	if !q.From.IsZero() {
+		w.and("at >= ?", q.From.UnixMilli())
+	}
+	if !q.Until.IsZero() {
+		w.and("at < ?", q.Until.UnixMilli())
+	}
+	return w, nil
+}
+
+func scanAudit(scan func(...any) error) (e AuditEntry, err error) {
+	var number, at int64
+	var was, became string
+	err = scan(&number, &at, &e.Actor.Kind, &e.Actor.ID, &e.Actor.Name, &e.Address, &e.Action, &e.Target, &was, &became)
+	e.ID, e.At = auditID(number), fromMillis(at)
+	if was != "" {
+		e.Before = json.RawMessage(was)
+	}
+	if became != "" {
+		e.After = json.RawMessage(became)
+	}
+	return e, err
 }

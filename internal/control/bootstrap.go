@@ -2,6 +2,8 @@ package control
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 
 	"cloudsignal/internal/access"
 )
@@ -31,46 +33,41 @@ var (
 	}
 )
 
-// Bootstrap makes a first organization, with users, a default rule set and a secret key, if there is none at all. save is
+// Bootstrap makes a first organization, with users, a default rule set and a secret key, and a key of the operator, if there is none at all. save is
 // called before the commit and must have kept its argument safely when it returns nil; if it fails, nothing is made. After
 // a crash in between what was saved opens nothing, and the next Bootstrap makes and saves anew.
 func (s *Store) Bootstrap(ctx context.Context, save func(Bootstrap) error) (made bool, err error) {
-	if err := s.lock(ctx); err != nil {
+	var unsaved error
+	err = s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		var there int
+		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM organizations`).Scan(&there); err != nil || there > 0 {
+			return err
+		}
+		t, err := s.createOrganization(ctx, tx, System(), firstName)
+		if err != nil {
+			return err
+		}
+		b, err := s.fill(t)
+		if err != nil {
+			return err
+		}
+		if unsaved = save(b); unsaved != nil {
+			return nil
+		}
+		made = true
+		return s.commit(t)
+	})
+	if err = errors.Join(err, unsaved); err != nil {
 		return false, err
 	}
-	defer s.unlock()
-	tx, err := s.begin(ctx, true)
-	if err != nil {
-		return false, err
-	}
-	defer func() { _ = tx.Rollback() }() // of no effect after the commit
-	ctx = context.WithoutCancel(ctx)
-	var there int
-	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM organizations`).Scan(&there); err != nil || there > 0 {
-		return false, failed(err)
-	}
-	t, err := s.createOrganization(ctx, tx, "My Workspace")
-	if err != nil {
-		return false, failed(err)
-	}
-	b, err := s.fill(t)
-	if err != nil {
-		return false, failed(err)
-	}
-	if err := save(b); err != nil {
-		return false, err
-	}
-	if err := s.commit(t); err != nil {
-		return false, err
-	}
-	return true, nil
+	return made, nil
 }
 
 // fill gives a new organization what a first one has.
 func (s *Store) fill(t *scope) (Bootstrap, error) {
 	b := Bootstrap{Organization: t.id}
 	for _, name := range firstUsers {
-		password, hash, err := s.newPassword("")
+		password, hash, err := s.newPassword(t.ctx, t.id, "")
 		if err != nil {
 			return Bootstrap{}, err
 		}
@@ -83,6 +80,9 @@ func (s *Store) fill(t *scope) (Bootstrap, error) {
 		return Bootstrap{}, err
 	}
 	var err error
-	_, b.SecretKey, err = t.createKey(access.SecretKey, "First key")
+	if _, b.SecretKey, err = t.createKey(NewKey{Kind: access.SecretKey, Name: "First key"}); err != nil {
+		return Bootstrap{}, err
+	}
+	b.OperatorKey, err = createOperatorKey(t.ctx, t.tx, t.rand, t.now)
 	return b, err
 }

@@ -3,14 +3,7 @@ package control_test
 import (
 	"context"
 	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"math/rand/v2"
-	"os"
-	"regexp"
-	"strconv"
-	"strings"
 	"sync"
 	"testing"
 
@@ -151,84 +144,4 @@ func TestConcurrentChanges(t *testing.T) {
 		t.Errorf("%d changes", len(f.changes))
 	}
 	f.checkDirectory()
-}
-
-// TestEveryStatementNamesTheOrganization reads the statements that scope runs, in the source: each is confined to the
-// organization whose number is $1.
-func TestEveryStatementNamesTheOrganization(t *testing.T) {
-	files, err := os.ReadDir(".")
-	if err != nil {
-		t.Fatal(err)
-	}
-	confined := regexp.MustCompile(`(?s)WHERE organization = \$1|` +
-		`(UPDATE|FROM|DELETE FROM) organizations .*WHERE number = \$1$|` +
-		`^INSERT INTO \w+ \(organization, .*VALUES \(\$1, `)
-	statements := 0
-	for _, file := range files {
-		if !strings.HasSuffix(file.Name(), ".go") || strings.HasSuffix(file.Name(), "_test.go") {
-			continue
-		}
-		tree, err := parser.ParseFile(token.NewFileSet(), file.Name(), nil, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ast.Inspect(tree, func(n ast.Node) bool {
-			call, ok := n.(*ast.CallExpr)
-			if !ok {
-				return true
-			}
-			method, ok := call.Fun.(*ast.SelectorExpr)
-			if !ok {
-				return true
-			}
-			receiver, _ := method.X.(*ast.Ident)
-			switch method.Sel.Name {
-			case "ExecContext", "QueryContext", "QueryRowContext", "Exec", "Query", "QueryRow":
-				if name := file.Name(); name != "scope.go" && !operator(call) {
-					t.Errorf("%s runs a statement beside scope", name)
-				}
-			case "exec", "row", "rows", "atMost":
-				if receiver == nil || receiver.Name != "t" {
-					return true
-				}
-				for _, arg := range call.Args {
-					if text := literal(arg); regexp.MustCompile(`^\s*(SELECT|INSERT|UPDATE|DELETE)`).MatchString(text) {
-						statements++
-						if !confined.MatchString(text) {
-							t.Errorf("%s: %s", file.Name(), text)
-						}
-					}
-				}
-			}
-			return true
-		})
-	}
-	if statements < 25 {
-		t.Errorf("only %d statements were found", statements)
-	}
-}
-
-// operator says whether a statement is about the list of organizations, which is the operator's.
-func operator(call *ast.CallExpr) bool {
-	for _, arg := range call.Args {
-		if text := literal(arg); strings.Contains(text, "organizations") || strings.HasPrefix(text, "UPDATE counters ") {
-			return !regexp.MustCompile(`\b(users|rules|rule_sets|api_keys)\b`).MatchString(text)
-		}
-	}
-	return false
-}
-
-// literal is the text of a string expression, with ? for what is not a literal.
-func literal(e ast.Expr) string {
-	switch e := e.(type) {
-	case *ast.BasicLit:
-		if s, err := strconv.Unquote(e.Value); err == nil {
-			return s
-		}
-	case *ast.BinaryExpr:
-		return literal(e.X) + literal(e.Y)
-	case *ast.Ident:
-		return "?"
-	}
-	return ""
 }

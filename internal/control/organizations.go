@@ -3,16 +3,19 @@ package control
 import (
 	"context"
 	"database/sql"
-	"slices"
-	"strings"
 	"time"
 
 	"cloudsignal/internal/access"
 	"cloudsignal/internal/fault"
 )
 
-// MaxOrganizations is how many there may be: every one is in memory.
-const MaxOrganizations = 100_000
+// Bounds of organizations.
+const (
+	MaxOrganizations = 100_000        // every one is in memory
+	MaxPage          = 1000           // entries of one list
+	MaxLimit         = 1<<53 - 1      // of one of access.Limits: what JSON numbers hold exactly
+	firstName        = "My Workspace" // of the organization that the first start makes
+)
 
 // OrganizationInfo is an organization as its operator sees it.
 type OrganizationInfo struct {
@@ -45,11 +48,14 @@ type LimitsUpdate struct {
 	MaxStorageBytes     *int64
 }
 
-const organizationColumns = `id, uuid, number, name, revision, disabled, max_connections, created_at`
+const organizationColumns = `id, uuid, number, name, revision, disabled, created_at, max_connections, max_message_bytes, max_publish_rate,
+	max_message_rate, max_messages_per_month, max_subscriptions, max_sessions, max_retained, max_storage_bytes`
 
 func scanOrganization(scan func(...any) error) (o OrganizationInfo, err error) {
 	var created int64
-	err = scan(&o.ID, &o.UUID, &o.Number, &o.Name, &o.Revision, &o.Disabled, &o.Limits.MaxConnections, &created)
+	l := &o.Limits
+	err = scan(&o.ID, &o.UUID, &o.Number, &o.Name, &o.Revision, &o.Disabled, &created, &l.MaxConnections, &l.MaxMessageBytes,
+		&l.MaxPublishRate, &l.MaxMessageRate, &l.MaxMessagesPerMonth, &l.MaxSubscriptions, &l.MaxSessions, &l.MaxRetained, &l.MaxStorageBytes)
 	o.CreatedAt = fromMillis(created)
 	return o, err
 }
@@ -57,13 +63,23 @@ func scanOrganization(scan func(...any) error) (o OrganizationInfo, err error) {
 // Organizations lists up to limit (1 to MaxPage) of a's organizations in order of their ids, those after the id given: all of them for
 // operators. Fields: limit.
 func (s *Store) Organizations(ctx context.Context, a Actor, after string, limit int) ([]OrganizationInfo, error) {
-	all, err := s.allOrganizations(ctx)
-	slices.SortFunc(all, func(a, b OrganizationInfo) int { return strings.Compare(a.ID, b.ID) })
-	return all, err
-}
-
-func (s *Store) allOrganizations(ctx context.Context) ([]OrganizationInfo, error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT `+organizationColumns+` FROM organizations ORDER BY number`)
+	if err := checkLimit(limit); err != nil {
+		return nil, err
+	}
+	query, args := `SELECT `+organizationColumns+` FROM organizations WHERE id > $1 ORDER BY id LIMIT $2`, []any{after, limit}
+	switch {
+	case a.above():
+	case !a.May(access.OrganizationRead) && a.Kind != MemberActor:
+		return nil, fault.New(fault.Forbidden, "this %s may not do that: it takes %s", a.Kind, access.OrganizationRead)
+	case a.Kind == MemberActor:
+		query = `SELECT ` + organizationColumns + ` FROM organizations WHERE id > $1
+			AND number IN (SELECT organization FROM memberships WHERE member = $3) ORDER BY id LIMIT $2`
+		args = append(args, a.ID)
+	default:
+		query = `SELECT ` + organizationColumns + ` FROM organizations WHERE id > $1 AND id = $3 ORDER BY id LIMIT $2`
+		args = append(args, a.Organization)
+	}
+	rows, err := s.db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, failed(err)
 	}
@@ -79,9 +95,16 @@ func (s *Store) allOrganizations(ctx context.Context) ([]OrganizationInfo, error
 	return all, failed(rows.Err())
 }
 
+func checkLimit(limit int) error {
+	if limit < 1 || limit > MaxPage {
+		return fault.Field("limit", "must be from 1 to %d", MaxPage)
+	}
+	return nil
+}
+
 // Info is the organization itself.
 func (o *Organization) Info(ctx context.Context) (info OrganizationInfo, err error) {
-	err = o.read(ctx, func(t *scope) (err error) {
+	err = o.read(ctx, access.OrganizationRead, func(t *scope) (err error) {
 		info, err = t.info()
 		return err
 	})
@@ -98,33 +121,30 @@ func (t *scope) info() (o OrganizationInfo, err error) {
 
 // CreateOrganization makes an organization with no users, rules, keys or limits, for operators. Fields: name.
 func (s *Store) CreateOrganization(ctx context.Context, a Actor, name string) (info OrganizationInfo, err error) {
+	if !a.above() {
+		return OrganizationInfo{}, fault.New(fault.Forbidden, "only an operator of the server may do that")
+	}
 	if err := access.CheckTitle("name", name); err != nil {
 		return OrganizationInfo{}, err
 	}
-	if err := s.lock(ctx); err != nil {
-		return OrganizationInfo{}, err
-	}
-	defer s.unlock()
-	tx, err := s.begin(ctx, true)
+	err = s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		t, err := s.createOrganization(ctx, tx, a, name)
+		if err != nil {
+			return err
+		}
+		if info, err = t.info(); err != nil {
+			return err
+		}
+		info.Revision++ // by the commit
+		return s.commit(t)
+	})
 	if err != nil {
-		return OrganizationInfo{}, err
-	}
-	defer func() { _ = tx.Rollback() }() // of no effect after the commit
-	t, err := s.createOrganization(context.WithoutCancel(ctx), tx, name)
-	if err != nil {
-		return OrganizationInfo{}, failed(err)
-	}
-	if info, err = t.info(); err != nil {
-		return OrganizationInfo{}, failed(err)
-	}
-	info.Revision++ // by the commit
-	if err := s.commit(t); err != nil {
 		return OrganizationInfo{}, err
 	}
 	return info, nil
 }
 
-func (s *Store) createOrganization(ctx context.Context, tx *sql.Tx, name string) (*scope, error) {
+func (s *Store) createOrganization(ctx context.Context, tx *sql.Tx, a Actor, name string) (*scope, error) {
 	var there int
 	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM organizations`).Scan(&there); err != nil {
 		return nil, err
@@ -146,82 +166,201 @@ func (s *Store) createOrganization(ctx context.Context, tx *sql.Tx, name string)
 	if err != nil {
 		return nil, err
 	}
-	return s.scope(ctx, tx, id)
+	t, err := s.scope(ctx, tx, a, id)
+	if err != nil {
+		return nil, err
+	}
+	return t, t.audit("organization.create", id, nil, organizationDetail{name, false})
+}
+
+// organizationDetail is what the audit shows of an organization.
+type organizationDetail struct {
+	Name     string `json:"name"`
+	Disabled bool   `json:"disabled"`
 }
 
 // Update changes an organization. Fields: name.
 func (o *Organization) Update(ctx context.Context, u OrganizationUpdate) (info OrganizationInfo, err error) {
+	if err := o.may(access.OrganizationWrite); err != nil {
+		return OrganizationInfo{}, err
+	}
+	if u.Disabled != nil {
+		if err := o.mayAbove(); err != nil {
+			return OrganizationInfo{}, err
+		}
+	}
 	if u.Name != nil {
 		if err := access.CheckTitle("name", *u.Name); err != nil {
 			return OrganizationInfo{}, err
 		}
 	}
-	err = o.change(ctx, func(t *scope) error {
+	err = o.change(ctx, access.OrganizationWrite, func(t *scope) error {
 		if info, err = t.info(); err != nil {
 			return err
 		}
+		before := organizationDetail{info.Name, info.Disabled}
 		set(&info.Name, u.Name)
 		set(&info.Disabled, u.Disabled)
 		info.Revision++ // by the commit
-		_, err = t.exec(`UPDATE organizations SET name = $2, disabled = $3 WHERE number = $1`, info.Name, info.Disabled)
-		return err
+		if _, err = t.exec(`UPDATE organizations SET name = $2, disabled = $3 WHERE number = $1`, info.Name, info.Disabled); err != nil {
+			return err
+		}
+		return t.audit("organization.update", t.id, before, organizationDetail{info.Name, info.Disabled})
 	})
-	return info, err
+	if err != nil {
+		return OrganizationInfo{}, err
+	}
+	return info, nil
 }
 
 // SetLimits changes an organization's limits, for operators. Fields: max_connections and the like.
 func (o *Organization) SetLimits(ctx context.Context, u LimitsUpdate) (info OrganizationInfo, err error) {
-	if u.MaxConnections != nil && *u.MaxConnections < 0 {
-		return OrganizationInfo{}, fault.Field("max_connections", "must not be negative; 0 is unlimited")
+	if err := o.mayAbove(); err != nil {
+		return OrganizationInfo{}, err
 	}
-	err = o.change(ctx, func(t *scope) error {
+	if err := u.validate(); err != nil {
+		return OrganizationInfo{}, err
+	}
+	err = o.change(ctx, access.OrganizationWrite, func(t *scope) error {
 		if info, err = t.info(); err != nil {
 			return err
 		}
-		set(&info.Limits.MaxConnections, u.MaxConnections)
+		before := info.Limits
+		l := &info.Limits
+		set(&l.MaxConnections, u.MaxConnections)
+		set(&l.MaxMessageBytes, u.MaxMessageBytes)
+		set(&l.MaxPublishRate, u.MaxPublishRate)
+		set(&l.MaxMessageRate, u.MaxMessageRate)
+		set(&l.MaxMessagesPerMonth, u.MaxMessagesPerMonth)
+		set(&l.MaxSubscriptions, u.MaxSubscriptions)
+		set(&l.MaxSessions, u.MaxSessions)
+		set(&l.MaxRetained, u.MaxRetained)
+		set(&l.MaxStorageBytes, u.MaxStorageBytes)
 		info.Revision++ // by the commit
-		_, err = t.exec(`UPDATE organizations SET max_connections = $2 WHERE number = $1`, info.Limits.MaxConnections)
-		return err
+		if err := t.setLimits(*l); err != nil {
+			return err
+		}
+		return t.audit("organization.limits", t.id, limitsDetail(before), limitsDetail(*l))
 	})
-	return info, err
+	if err != nil {
+		return OrganizationInfo{}, err
+	}
+	return info, nil
 }
 
-// Delete deletes the organization and everything it has here. For operators, and its owner.
-func (o *Organization) Delete(ctx context.Context) error {
-	s := o.store
-	if err := s.lock(ctx); err != nil {
-		return err
-	}
-	defer s.unlock()
-	tx, err := s.begin(ctx, true)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = tx.Rollback() }() // of no effect after the commit
-	t, err := s.scope(context.WithoutCancel(ctx), tx, o.id)
-	if err != nil {
-		return failed(err)
-	}
-	info, err := t.info()
-	if err != nil {
-		return failed(err)
-	}
-	for _, statement := range []string{ // in an order in which no reference is left dangling
-		`DELETE FROM users WHERE organization = $1`,
-		`DELETE FROM rules WHERE organization = $1`,
-		`DELETE FROM rule_sets WHERE organization = $1`,
-		`DELETE FROM api_keys WHERE organization = $1`,
-		`DELETE FROM organizations WHERE number = $1`,
+func (u *LimitsUpdate) validate() error {
+	for _, l := range []struct {
+		field string
+		value *int
+	}{
+		{"max_connections", u.MaxConnections},
+		{"max_message_bytes", u.MaxMessageBytes},
+		{"max_publish_rate", u.MaxPublishRate},
+		{"max_message_rate", u.MaxMessageRate},
+		{"max_subscriptions", u.MaxSubscriptions},
+		{"max_sessions", u.MaxSessions},
+		{"max_retained", u.MaxRetained},
 	} {
-		if _, err := t.exec(statement); err != nil {
-			return failed(err)
+		if l.value != nil {
+			if err := checkLimitValue(l.field, int64(*l.value)); err != nil {
+				return err
+			}
 		}
 	}
-	if err := tx.Commit(); err != nil {
-		return s.resync(t.id, err)
+	if u.MaxMessagesPerMonth != nil {
+		if err := checkLimitValue("max_messages_per_month", *u.MaxMessagesPerMonth); err != nil {
+			return err
+		}
 	}
-	s.directory.Remove(t.id)
-	s.announce(Change{Organization: t.id, Number: info.Number, Revision: info.Revision + 1, Deleted: true})
+	if u.MaxStorageBytes != nil {
+		return checkLimitValue("max_storage_bytes", *u.MaxStorageBytes)
+	}
+	return nil
+}
+
+func checkLimitValue(field string, value int64) error {
+	if value < 0 || value > MaxLimit {
+		return fault.Field(field, "must be from 0 to %d; 0 is unlimited", int64(MaxLimit))
+	}
+	return nil
+}
+
+func (t *scope) setLimits(l access.Limits) error {
+	_, err := t.exec(`UPDATE organizations SET max_connections = $2, max_message_bytes = $3, max_publish_rate = $4, max_message_rate = $5,
+		max_messages_per_month = $6, max_subscriptions = $7, max_sessions = $8, max_retained = $9, max_storage_bytes = $10
+		WHERE number = $1`,
+		l.MaxConnections, l.MaxMessageBytes, l.MaxPublishRate, l.MaxMessageRate, l.MaxMessagesPerMonth, l.MaxSubscriptions, l.MaxSessions,
+		l.MaxRetained, l.MaxStorageBytes)
+	return err
+}
+
+// limitsDetail is what the audit shows of limits: those there are.
+func limitsDetail(l access.Limits) map[string]int64 {
+	all := map[string]int64{
+		"max_connections": int64(l.MaxConnections), "max_message_bytes": int64(l.MaxMessageBytes), "max_publish_rate": int64(l.MaxPublishRate),
+		"max_message_rate": int64(l.MaxMessageRate), "max_messages_per_month": l.MaxMessagesPerMonth,
+		"max_subscriptions": int64(l.MaxSubscriptions), "max_sessions": int64(l.MaxSessions), "max_retained": int64(l.MaxRetained),
+		"max_storage_bytes": l.MaxStorageBytes,
+	}
+	for name, value := range all {
+		if value == 0 {
+			delete(all, name)
+		}
+	}
+	return all
+}
+
+// Delete deletes the organization and everything it has here, its audit too, and members who have no other organization. For operators, and
+// its owner.
+func (o *Organization) Delete(ctx context.Context) error {
+	if err := o.mayDelete(); err != nil {
+		return err
+	}
+	s := o.store
+	return s.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		if err := o.mayDelete(); err != nil {
+			return err
+		}
+		t, err := s.scope(ctx, tx, o.actor, o.id)
+		if err != nil {
+			return err
+		}
+		info, err := t.info()
+		if err != nil {
+			return err
+		}
+		for _, statement := range []string{ // in an order in which no reference is left dangling
+			`DELETE FROM users WHERE organization = $1`,
+			`DELETE FROM rules WHERE organization = $1`,
+			`DELETE FROM rule_sets WHERE organization = $1`,
+			`DELETE FROM api_keys WHERE organization = $1`,
+			`DELETE FROM identities WHERE organization = $1`, // tokens and their passwords with them
+			`DELETE FROM audit WHERE organization = $1`,
+			`DELETE FROM monthly_usage WHERE organization = $1`,
+			`DELETE FROM members WHERE id IN (SELECT member FROM memberships WHERE organization = $1)
+				AND id NOT IN (SELECT member FROM memberships WHERE organization <> $1)`,
+			`DELETE FROM organizations WHERE number = $1`,
+		} {
+			if _, err := t.exec(statement); err != nil {
+				return err
+			}
+		}
+		if err := tx.Commit(); err != nil {
+			return s.resync(t.id, err)
+		}
+		s.directory.Remove(t.id)
+		s.announce(Change{Organization: t.id, Number: info.Number, Revision: info.Revision + 1, Deleted: true})
+		return nil
+	})
+}
+
+func (o *Organization) mayDelete() error {
+	if err := o.may(access.OrganizationWrite); err != nil {
+		return err
+	}
+	if !o.actor.above() && o.actor.Role != Owner {
+		return fault.New(fault.Forbidden, "only an owner, logged in, or an operator of the server may delete an organization")
+	}
 	return nil
 }
 
@@ -233,3 +372,11 @@ func set[T any](field, value *T) {
 }
 
 func fromMillis(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
+
+// fromMillisOrNever is the zero time for 0.
+func fromMillisOrNever(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return fromMillis(ms)
+}

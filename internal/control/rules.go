@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"slices"
 
 	"cloudsignal/internal/access"
 	"cloudsignal/internal/fault"
@@ -22,6 +23,9 @@ type NewRuleSet struct {
 
 // CreateRuleSet makes a rule set. Fields: name, rules, rules[2].topic and the like. A name that is taken is a Conflict.
 func (o *Organization) CreateRuleSet(ctx context.Context, n NewRuleSet) (set access.RuleSet, err error) {
+	if err := o.may(access.RulesWrite); err != nil {
+		return access.RuleSet{}, err
+	}
 	if err := (&access.RuleSet{Name: n.Name, Rules: n.Rules}).Validate(); err != nil {
 		return access.RuleSet{}, err
 	}
@@ -30,7 +34,7 @@ func (o *Organization) CreateRuleSet(ctx context.Context, n NewRuleSet) (set acc
 			return access.RuleSet{}, fault.Field("rules["+itoa(i)+"].id", "must be empty: the rule set is new")
 		}
 	}
-	err = o.change(ctx, func(t *scope) (err error) {
+	err = o.change(ctx, access.RulesWrite, func(t *scope) (err error) {
 		set, err = t.createRuleSet(n)
 		return err
 	})
@@ -54,14 +58,53 @@ func (t *scope) createRuleSet(n NewRuleSet) (access.RuleSet, error) {
 		return access.RuleSet{}, &fault.Error{Code: fault.Conflict, Field: "name", Message: "there is already a rule set with this name"}
 	}
 	if n.Default {
-		if err := t.setDefault(id); err != nil {
+		if err := t.setDefault(id, true); err != nil {
 			return access.RuleSet{}, err
 		}
 	}
 	if err := t.insertRules(id, n.Rules); err != nil {
 		return access.RuleSet{}, err
 	}
-	return t.ruleSet(id)
+	s, err := t.ruleSet(id)
+	if err != nil {
+		return access.RuleSet{}, err
+	}
+	return s, t.audit("rule_set.create", id, nil, setDetail(&s))
+}
+
+// ruleSetDetail is what the audit shows of a rule set, ruleDetail of one rule.
+type ruleSetDetail struct {
+	Name    string       `json:"name"`
+	Default bool         `json:"default"`
+	Rules   []ruleDetail `json:"rules,omitempty"`
+}
+
+type ruleDetail struct {
+	ID         string            `json:"id"`
+	User       string            `json:"user"`
+	Topic      string            `json:"topic"`
+	Permission access.Permission `json:"permission"`
+	Effect     access.Effect     `json:"effect"`
+	Priority   int               `json:"priority"`
+	Position   *int              `json:"position,omitempty"`
+}
+
+func setDetail(s *access.RuleSet) ruleSetDetail {
+	d := ruleSetDetail{Name: s.Name, Default: s.Default}
+	for _, r := range s.Rules {
+		d.Rules = append(d.Rules, detailOf(r))
+	}
+	return d
+}
+
+func detailOf(r access.Rule) ruleDetail {
+	return ruleDetail{r.ID, r.User, r.Topic, r.Permission, r.Effect, r.Priority, nil}
+}
+
+func detailAt(r access.Rule, position int) ruleDetail {
+	d := detailOf(r)
+	d.Position = &position
+	return d
 }
 
 // insertRules writes the rules of a set that has none. Rules without an id get one.
@@ -93,7 +136,7 @@ func (t *scope) insertRules(set string, rules []access.Rule) error {
 
 // ListRuleSets lists all rule sets with their rules, in order of their names.
 func (o *Organization) ListRuleSets(ctx context.Context) (sets []access.RuleSet, err error) {
-	err = o.read(ctx, func(t *scope) (err error) {
+	err = o.read(ctx, access.RulesRead, func(t *scope) (err error) {
 		sets, err = t.listRuleSets()
 		return err
 	})
@@ -102,7 +145,7 @@ func (o *Organization) ListRuleSets(ctx context.Context) (sets []access.RuleSet,
 
 // RuleSet is one rule set with its rules.
 func (o *Organization) RuleSet(ctx context.Context, id string) (set access.RuleSet, err error) {
-	err = o.read(ctx, func(t *scope) (err error) {
+	err = o.read(ctx, access.RulesRead, func(t *scope) (err error) {
 		set, err = t.ruleSet(id)
 		return err
 	})
@@ -167,10 +210,13 @@ func scanRule(scan func(...any) error) (set string, r access.Rule, err error) {
 // ReplaceRules puts rules in the place of all that a set has. A rule with an id is one the set has, changed; one without
 // gets a new id. Fields: rules, rules[2].topic and the like.
 func (o *Organization) ReplaceRules(ctx context.Context, id string, rules []access.Rule) (set access.RuleSet, err error) {
+	if err := o.may(access.RulesWrite); err != nil {
+		return access.RuleSet{}, err
+	}
 	if err := access.CheckRules(rules); err != nil {
 		return access.RuleSet{}, err
 	}
-	err = o.change(ctx, func(t *scope) error {
+	err = o.change(ctx, access.RulesWrite, func(t *scope) error {
 		old, err := t.ruleSet(id)
 		if err != nil {
 			return err
@@ -185,35 +231,53 @@ func (o *Organization) ReplaceRules(ctx context.Context, id string, rules []acce
 			}
 			delete(there, r.ID)
 		}
-		if _, err := t.exec(`DELETE FROM rules WHERE organization = $1 AND rule_set = $2`, id); err != nil {
+		if set, err = t.putRules(id, rules); err != nil {
 			return err
 		}
-		if err := t.insertRules(id, rules); err != nil {
-			return err
-		}
-		set, err = t.ruleSet(id)
-		return err
+		return t.audit("rule_set.rules", id, setDetail(&old), setDetail(&set))
 	})
 	return set, err
 }
 
-// DeleteRuleSet deletes a rule set that no user was given; else it is a Conflict. Without a default set, users who were
+// putRules writes the rules of a set anew, in this order.
+func (t *scope) putRules(id string, rules []access.Rule) (access.RuleSet, error) {
+	if _, err := t.exec(`DELETE FROM rules WHERE organization = $1 AND rule_set = $2`, id); err != nil {
+		return access.RuleSet{}, err
+	}
+	if err := t.insertRules(id, rules); err != nil {
+		return access.RuleSet{}, err
+	}
+	return t.ruleSet(id)
+}
+
+// DeleteRuleSet deletes a rule set that no user and no live token was given; else it is a Conflict. Without a default set, users who were
 // given none may do nothing, unless the organization has no rules at all any more: then everybody may do everything.
 func (o *Organization) DeleteRuleSet(ctx context.Context, id string) error {
-	return o.change(ctx, func(t *scope) error {
-		var users int
+	return o.change(ctx, access.RulesWrite, func(t *scope) error {
+		s, err := t.ruleSet(id)
+		if err != nil {
+			return err
+		}
+		var users, tokens int
 		if _, err := t.row([]any{&users}, `SELECT count(*) FROM users WHERE organization = $1 AND rule_set = $2`, id); err != nil {
 			return err
 		}
 		if users > 0 {
 			return fault.New(fault.Conflict, "%d users were given this rule set; give them another one first", users)
 		}
-		n, err := t.exec(`DELETE FROM rule_sets WHERE organization = $1 AND id = $2`, id) // its rules with it
-		if err == nil && n == 0 {
-			err = noRuleSet(id)
+		_, err = t.row([]any{&tokens}, `SELECT count(*) FROM tokens WHERE organization = $1 AND rule_set = $2 AND rule_set <> ''
+			AND revoked_at = 0 AND expires_at > $3`, id, t.now.UnixMilli())
+		if err != nil {
+			return err
+		}
+		if tokens > 0 {
+			return fault.New(fault.Conflict, "%d tokens were given this rule set; revoke them, or wait for their end", tokens)
+		}
+		if _, err := t.exec(`DELETE FROM rule_sets WHERE organization = $1 AND id = $2`, id); err != nil { // its rules with it
+			return err
 		}
 		t.ruleSets = true
-		return err
+		return t.audit("rule_set.delete", id, setDetail(&s), nil)
 	})
 }
 
@@ -225,14 +289,52 @@ type RuleSetUpdate struct {
 
 // UpdateRuleSet changes what a rule set is called, and whether it is the default one. Fields: name. A name that is taken is a Conflict.
 func (o *Organization) UpdateRuleSet(ctx context.Context, id string, u RuleSetUpdate) (set access.RuleSet, err error) {
-	err = o.change(ctx, func(t *scope) error {
-		if err := t.setDefault(id); err != nil {
+	if err := o.may(access.RulesWrite); err != nil {
+		return access.RuleSet{}, err
+	}
+	if u.Name != nil {
+		if err := access.CheckTitle("name", *u.Name); err != nil {
+			return access.RuleSet{}, err
+		}
+	}
+	err = o.change(ctx, access.RulesWrite, func(t *scope) error {
+		old, err := t.ruleSet(id)
+		if err != nil {
 			return err
 		}
-		set, err = t.ruleSet(id)
-		return err
+		if u.Name != nil && *u.Name != old.Name {
+			if err := t.renameRuleSet(id, *u.Name); err != nil {
+				return err
+			}
+		}
+		if u.Default != nil && *u.Default != old.Default {
+			if err := t.setDefault(id, *u.Default); err != nil {
+				return err
+			}
+		}
+		if set, err = t.ruleSet(id); err != nil {
+			return err
+		}
+		t.ruleSets = true
+		return t.audit("rule_set.update", id, ruleSetDetail{Name: old.Name, Default: old.Default}, ruleSetDetail{Name: set.Name, Default: set.Default})
 	})
-	return set, err
+	if err != nil {
+		return access.RuleSet{}, err
+	}
+	return set, nil
+}
+
+func (t *scope) renameRuleSet(id, name string) error {
+	var n int
+	taken, err := t.row([]any{&n}, `SELECT 1 FROM rule_sets WHERE organization = $1 AND name = $2`, name)
+	if err != nil {
+		return err
+	}
+	if taken {
+		return &fault.Error{Code: fault.Conflict, Field: "name", Message: "there is already a rule set with this name"}
+	}
+	_, err = t.exec(`UPDATE rule_sets SET name = $3 WHERE organization = $1 AND id = $2`, id, name)
+	return err
 }
 
 // RuleUpdate is what UpdateRule changes: what is not nil. Position is the rule's new place in its set, from 0.
@@ -244,24 +346,121 @@ type RuleUpdate struct {
 	Position    *int
 }
 
-// CreateRule puts a rule into a set at a position, from 0; nil is the end. Fields: user, topic, permission, effect, priority, position.
+// CreateRule puts a rule into a set at a position, from 0; nil is the end. Fields: id, user, topic, permission, effect, priority, position.
 func (o *Organization) CreateRule(ctx context.Context, set string, r access.Rule, position *int) (access.Rule, error) {
-	return access.Rule{}, fault.New(fault.Internal, "not there yet")
+	if err := o.may(access.RulesWrite); err != nil {
+		return access.Rule{}, err
+	}
+	if r.ID != "" {
+		return access.Rule{}, fault.Field("id", "must be empty: the rule is new")
+	}
+	if err := r.Validate(); err != nil {
+		return access.Rule{}, err
+	}
+	err := o.change(ctx, access.RulesWrite, func(t *scope) error {
+		s, err := t.ruleSet(set)
+		if err != nil {
+			return err
+		}
+		at := len(s.Rules)
+		if at >= access.MaxRules {
+			return fault.New(fault.Exhausted, "a rule set has at most %d rules; delete one first", access.MaxRules)
+		}
+		if position != nil {
+			if at, err = placeIn(len(s.Rules)+1, *position); err != nil {
+				return err
+			}
+		}
+		if s, err = t.putRules(set, slices.Insert(s.Rules, at, r)); err != nil {
+			return err
+		}
+		r = s.Rules[at]
+		return t.audit("rule.create", r.ID, nil, detailAt(r, at))
+	})
+	if err != nil {
+		return access.Rule{}, err
+	}
+	return r, nil
+}
+
+func placeIn(n, position int) (int, error) {
+	if position < 0 || position >= n {
+		return 0, fault.Field("position", "must be from 0 to %d", n-1)
+	}
+	return position, nil
 }
 
 // UpdateRule changes one rule of a set. Fields as of CreateRule.
-func (o *Organization) UpdateRule(ctx context.Context, set, id string, u RuleUpdate) (access.Rule, error) {
-	return access.Rule{}, fault.New(fault.Internal, "not there yet")
+func (o *Organization) UpdateRule(ctx context.Context, set, id string, u RuleUpdate) (r access.Rule, err error) {
+	err = o.change(ctx, access.RulesWrite, func(t *scope) error {
+		s, at, err := t.rule(set, id)
+		if err != nil {
+			return err
+		}
+		old, from := s.Rules[at], at
+		r = old
+		u.apply(&r)
+		if err := r.Validate(); err != nil {
+			return err
+		}
+		if u.Position != nil {
+			if at, err = placeIn(len(s.Rules), *u.Position); err != nil {
+				return err
+			}
+		}
+		if _, err := t.putRules(set, slices.Insert(slices.Delete(s.Rules, from, from+1), at, r)); err != nil {
+			return err
+		}
+		return t.audit("rule.update", id, detailAt(old, from), detailAt(r, at))
+	})
+	if err != nil {
+		return access.Rule{}, err
+	}
+	return r, nil
+}
+
+func (u *RuleUpdate) apply(r *access.Rule) {
+	set(&r.User, u.User)
+	set(&r.Topic, u.Topic)
+	set(&r.Permission, u.Permission)
+	set(&r.Effect, u.Effect)
+	set(&r.Priority, u.Priority)
+}
+
+// rule is a set and where in it a rule is.
+func (t *scope) rule(set, id string) (access.RuleSet, int, error) {
+	s, err := t.ruleSet(set)
+	if err != nil {
+		return s, 0, err
+	}
+	at := slices.IndexFunc(s.Rules, func(r access.Rule) bool { return r.ID == id })
+	if at < 0 {
+		return s, 0, fault.New(fault.NotFound, "there is no rule %q in this set", id)
+	}
+	return s, at, nil
 }
 
 // DeleteRule takes a rule out of a set.
 func (o *Organization) DeleteRule(ctx context.Context, set, id string) error {
-	return fault.New(fault.Internal, "not there yet")
+	return o.change(ctx, access.RulesWrite, func(t *scope) error {
+		s, at, err := t.rule(set, id)
+		if err != nil {
+			return err
+		}
+		old := s.Rules[at]
+		if _, err := t.putRules(set, slices.Delete(s.Rules, at, at+1)); err != nil {
+			return err
+		}
+		return t.audit("rule.delete", id, detailAt(old, at), nil)
+	})
 }
 
-func (t *scope) setDefault(id string) error {
+func (t *scope) setDefault(id string, on bool) error {
 	if _, err := t.exec(`UPDATE rule_sets SET is_default = FALSE WHERE organization = $1 AND is_default`); err != nil {
 		return err
+	}
+	if !on {
+		return nil
 	}
 	n, err := t.exec(`UPDATE rule_sets SET is_default = TRUE WHERE organization = $1 AND id = $2`, id)
 	if err == nil && n == 0 {

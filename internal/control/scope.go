@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"cloudsignal/internal/access"
@@ -30,36 +30,92 @@ func (s *Store) In(a Actor, organization string) *Organization {
 // scope is a transaction inside one organization. Its statements have the organization's number as $1 whatever they are
 // given: one that does not use it is refused by the database.
 type scope struct {
-	ctx    context.Context
-	tx     *sql.Tx
-	now    time.Time
-	rand   io.Reader
-	number int64
-	id     string
+	ctx       context.Context
+	tx        *sql.Tx
+	directory *access.Directory
+	now       time.Time
+	rand      io.Reader
+	actor     Actor
+	number    int64
+	id        string
 
 	// What the change touched: what has to be read again, and who is told.
-	users    []string
-	ruleSets bool
-	keys     bool
+	users      []string
+	identities []string // by user name
+	ruleSets   bool
+	keys       bool
 }
 
-// read runs f in a transaction that sees one state of the database.
-func (o *Organization) read(ctx context.Context, f func(*scope) error) error {
+// may is nil if the actor may do in this organization what s stands for. Every method begins with it, so that nobody learns from another error
+// what another organization has.
+func (o *Organization) may(s access.Scope) error {
+	r, ok := o.store.directory.Organization(o.id)
+	switch {
+	case !ok, !o.actor.above() && o.actor.Organization != r.ID:
+		return noOrganization(o.id)
+	case r.Disabled && !o.actor.above() && s != access.OrganizationRead:
+		return fault.New(fault.Forbidden, "the organization is disabled")
+	case !o.actor.May(s):
+		return fault.New(fault.Forbidden, "this %s may not do that: it takes %s", o.actor.Kind, s)
+	}
+	return nil
+}
+
+// mayAbove is may for what only operators may do.
+func (o *Organization) mayAbove() error {
+	if err := o.may(access.OrganizationRead); err != nil {
+		return err
+	}
+	if !o.actor.above() {
+		return fault.New(fault.Forbidden, "only an operator of the server may do that")
+	}
+	return nil
+}
+
+func noOrganization(id string) error {
+	return fault.New(fault.NotFound, "there is no organization %q", id)
+}
+
+// read runs f in a transaction that sees one state of the database, if the actor may do what needed stands for.
+func (o *Organization) read(ctx context.Context, needed access.Scope, f func(*scope) error) error {
+	if err := o.may(needed); err != nil {
+		return err
+	}
 	tx, err := o.store.begin(ctx, false)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }() // it has written nothing
-	t, err := o.store.scope(ctx, tx, o.id)
+	t, err := o.store.scope(ctx, tx, o.actor, o.id)
 	if err == nil {
 		err = f(t)
 	}
 	return failed(err)
 }
 
-// change runs f in a transaction, raises the revision, commits, puts the new picture into the Directory and announces.
-func (o *Organization) change(ctx context.Context, f func(*scope) error) error {
-	s := o.store
+// change runs f in a transaction, if the actor may do what needed stands for, raises the revision, commits, puts the new picture into the
+// Directory and announces. What f does not touch is not read again.
+func (o *Organization) change(ctx context.Context, needed access.Scope, f func(*scope) error) error {
+	if err := o.may(needed); err != nil {
+		return err
+	}
+	return o.store.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		if err := o.may(needed); err != nil { // while it waited for its turn, the organization may have been disabled or deleted
+			return err
+		}
+		t, err := o.store.scope(ctx, tx, o.actor, o.id)
+		if err == nil {
+			err = f(t)
+		}
+		if err != nil {
+			return err
+		}
+		return o.store.commit(t)
+	})
+}
+
+// write runs f, alone among all that write, in a transaction that f commits.
+func (s *Store) write(ctx context.Context, f func(context.Context, *sql.Tx) error) error {
 	if err := s.lock(ctx); err != nil {
 		return err
 	}
@@ -69,37 +125,40 @@ func (o *Organization) change(ctx context.Context, f func(*scope) error) error {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }() // of no effect after the commit
-	t, err := s.scope(context.WithoutCancel(ctx), tx, o.id)
-	if err == nil {
-		err = f(t)
-	}
-	if err != nil {
-		return failed(err)
-	}
-	return s.commit(t)
+	return failed(f(context.WithoutCancel(ctx), tx))
 }
 
-// commit ends a change. The new picture is read before the commit, so that nothing can fail after it.
+// commit ends a change. What differs in the new picture is read before the commit, so that nothing can fail after it.
 func (s *Store) commit(t *scope) error {
 	if _, err := t.exec(`UPDATE organizations SET revision = revision + 1 WHERE number = $1`); err != nil {
-		return failed(err)
+		return err
 	}
-	base, _ := s.directory.Organization(t.id)
-	record, err := t.record(base)
+	u, err := t.update()
 	if err != nil {
-		return failed(err)
+		return err
+	}
+	record := access.OrganizationRecord{}
+	_, known := s.directory.Organization(t.id)
+	if !known {
+		if record, err = t.record(); err != nil {
+			return err
+		}
 	}
 	if err := t.tx.Commit(); err != nil {
 		return s.resync(t.id, err)
 	}
-	s.directory.Put(record)
-	s.announce(Change{Organization: record.ID, Number: record.Number, Revision: record.Revision, Users: t.announced()})
+	if known {
+		s.directory.Update(u)
+	} else {
+		s.directory.Put(record)
+	}
+	s.announce(Change{Organization: t.id, Number: uint64(t.number), Revision: u.Revision, Users: t.announced()})
 	return nil
 }
 
 // announced is nil, everybody, unless only some users were touched.
 func (t *scope) announced() []string {
-	users := slices.Clone(t.users)
+	users := slices.Concat(t.users, t.identities)
 	switch {
 	case t.ruleSets:
 		return nil
@@ -113,28 +172,40 @@ func (t *scope) announced() []string {
 func (s *Store) resync(id string, cause error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), resyncTimeout)
 	defer cancel()
-	var record access.OrganizationRecord
-	err := s.In(System(), id).read(ctx, func(t *scope) (err error) {
-		record, err = t.record(nil)
-		return err
-	})
+	was, _ := s.directory.Organization(id)
+	record, err := s.load(ctx, id)
 	switch {
 	case err == nil:
 		s.directory.Put(record)
 		s.announce(Change{Organization: id, Number: record.Number, Revision: record.Revision})
-	case fault.CodeOf(err) == fault.NotFound:
+	case fault.CodeOf(err) == fault.NotFound && was != nil:
 		s.directory.Remove(id)
-		s.announce(Change{Organization: id, Deleted: true})
+		s.announce(Change{Organization: id, Number: was.Number, Revision: was.Revision + 1, Deleted: true})
 	}
 	return failed(cause)
 }
 
+// load reads all that the Directory is to know of an organization.
+func (s *Store) load(ctx context.Context, id string) (record access.OrganizationRecord, err error) {
+	tx, err := s.begin(ctx, false)
+	if err != nil {
+		return record, err
+	}
+	defer func() { _ = tx.Rollback() }() // it has written nothing
+	t, err := s.scope(ctx, tx, System(), id)
+	if err == nil {
+		record, err = t.record()
+	}
+	return record, failed(err)
+}
+
 // scope finds the organization inside tx.
-func (s *Store) scope(ctx context.Context, tx *sql.Tx, idOrUUID string) (*scope, error) {
-	t := &scope{ctx: ctx, tx: tx, now: s.now(), rand: s.rand}
-	err := tx.QueryRowContext(ctx, `SELECT number, id FROM organizations WHERE id = $1 OR uuid = lower($1)`, idOrUUID).Scan(&t.number, &t.id)
+func (s *Store) scope(ctx context.Context, tx *sql.Tx, a Actor, idOrUUID string) (*scope, error) {
+	t := &scope{ctx: ctx, tx: tx, directory: s.directory, now: s.now(), rand: s.rand, actor: a}
+	err := tx.QueryRowContext(ctx, `SELECT number, id FROM organizations WHERE id = $1 OR uuid = $2`, idOrUUID, strings.ToLower(idOrUUID)).
+		Scan(&t.number, &t.id)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, fault.New(fault.NotFound, "there is no organization %q", idOrUUID)
+		return nil, noOrganization(idOrUUID)
 	}
 	return t, err
 }
@@ -186,34 +257,54 @@ func (t *scope) atMost(limit int, what, query string) error {
 	return nil
 }
 
-// record is the picture for the Directory. What the change did not touch is taken from base, if there is one.
-func (t *scope) record(base *access.OrganizationRecord) (access.OrganizationRecord, error) {
-	r := access.OrganizationRecord{Number: uint64(t.number)}
-	_, err := t.row([]any{&r.ID, &r.UUID, &r.Revision, &r.Disabled, &r.Limits.MaxConnections},
-		`SELECT id, uuid, revision, disabled, max_connections FROM organizations WHERE number = $1`)
+// update is what differs in the next picture for the Directory.
+func (t *scope) update() (access.Update, error) {
+	o, err := t.info()
 	if err != nil {
+		return access.Update{}, err
+	}
+	u := access.Update{ID: o.ID, Revision: o.Revision, Disabled: o.Disabled, Limits: o.Limits}
+	if u.Users, err = t.touchedUsers(); err != nil {
+		return u, err
+	}
+	if u.Identities, err = t.touchedIdentities(); err != nil {
+		return u, err
+	}
+	if t.ruleSets {
+		sets, err := t.listRuleSets()
+		if err != nil {
+			return u, err
+		}
+		u.RuleSets = &sets
+	}
+	if t.keys {
+		keys, err := t.loadKeys()
+		if err != nil {
+			return u, err
+		}
+		u.Keys = &keys
+	}
+	return u, nil
+}
+
+// record is the whole picture for the Directory.
+func (t *scope) record() (access.OrganizationRecord, error) {
+	o, err := t.info()
+	if err != nil {
+		return access.OrganizationRecord{}, err
+	}
+	r := access.OrganizationRecord{ID: o.ID, UUID: o.UUID, Number: o.Number, Revision: o.Revision, Disabled: o.Disabled, Limits: o.Limits}
+	if r.Users, err = t.loadUsers(); err != nil {
 		return r, err
 	}
-	if base == nil {
-		base = &access.OrganizationRecord{}
-		t.ruleSets, t.keys = true, true
-		if r.Users, err = t.loadUsers(); err != nil {
-			return r, err
-		}
-	} else if r.Users, err = t.reloadUsers(base.Users); err != nil {
+	if r.Identities, err = t.loadIdentities(); err != nil {
 		return r, err
 	}
-	if r.RuleSets = base.RuleSets; t.ruleSets {
-		if r.RuleSets, err = t.listRuleSets(); err != nil {
-			return r, err
-		}
+	if r.RuleSets, err = t.listRuleSets(); err != nil {
+		return r, err
 	}
-	if r.Keys = base.Keys; t.keys {
-		if r.Keys, err = t.loadKeys(); err != nil {
-			return r, err
-		}
-	}
-	return r, nil
+	r.Keys, err = t.loadKeys()
+	return r, err
 }
 
 const userRecordColumns = `name, password_hash, disabled, COALESCE(rule_set, '')`
@@ -232,12 +323,9 @@ func (t *scope) loadUsers() (map[string]access.UserRecord, error) {
 	return users, err
 }
 
-// reloadUsers is a copy of old with the touched users read again.
-func (t *scope) reloadUsers(old map[string]access.UserRecord) (map[string]access.UserRecord, error) {
-	if len(t.users) == 0 {
-		return old, nil
-	}
-	users := maps.Clone(old)
+// touchedUsers are those that the change touched, nil those that are gone.
+func (t *scope) touchedUsers() (map[string]*access.UserRecord, error) {
+	users := make(map[string]*access.UserRecord)
 	for _, name := range t.users {
 		var u access.UserRecord
 		found, err := t.row([]any{&name, &u.PasswordHash, &u.Disabled, &u.RuleSet},
@@ -245,10 +333,8 @@ func (t *scope) reloadUsers(old map[string]access.UserRecord) (map[string]access
 		if err != nil {
 			return nil, err
 		}
-		if found {
-			users[name] = u
-		} else {
-			delete(users, name)
+		if users[name] = &u; !found {
+			users[name] = nil
 		}
 	}
 	return users, nil
@@ -258,16 +344,17 @@ func (t *scope) loadKeys() ([]access.KeyRecord, error) {
 	var keys []access.KeyRecord
 	err := t.rows(func(scan func(...any) error) error {
 		var k access.KeyRecord
-		var hash string
-		if err := scan(&k.ID, &k.Kind, &hash); err != nil {
+		var scopes, hash string
+		if err := scan(&k.ID, &k.Kind, &k.Name, &scopes, &hash); err != nil {
 			return err
 		}
+		k.Scopes = scopesOf(scopes)
 		var err error
 		if k.Hash, err = access.ParseKeyHash(hash); err != nil {
 			return fmt.Errorf("key %s: %w", k.ID, err)
 		}
 		keys = append(keys, k)
 		return nil
-	}, `SELECT id, kind, hash FROM api_keys WHERE organization = $1 ORDER BY id`)
+	}, `SELECT id, kind, name, scopes, hash FROM api_keys WHERE organization = $1 ORDER BY id`)
 	return keys, err
 }

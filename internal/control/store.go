@@ -1,6 +1,7 @@
-// Package control keeps organizations with their users, rule sets and keys in an SQL database. Every change is one
-// transaction that raises the organization's revision; after its commit the Directory that log-ins read has the new
-// picture, and then the change is announced. The packet path never runs SQL.
+// Package control keeps organizations with their users, rule sets, keys, tokens, members, audit and usage in an SQL database. Every
+// change is made by an Actor, whose permission is looked at here, and is one transaction that writes the audit and raises the organization's
+// revision; after its commit the Directory that log-ins read has the new picture, and then the change is announced. The packet path never
+// runs SQL.
 package control
 
 import (
@@ -66,6 +67,10 @@ type Store struct {
 	rand      io.Reader
 	announce  func(Change)
 	writing   chan struct{} // holds one while a change is made, announced too
+	verifier  *access.Verifier
+	minTTL    time.Duration // of tokens
+	used      used
+	sweep     sweep
 }
 
 // Open opens the database, brings its schema up to date and fills the Directory.
@@ -79,6 +84,12 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	if s.announce == nil {
 		s.announce = func(Change) {}
+	}
+	if s.verifier = o.Verifier; s.verifier == nil {
+		s.verifier = access.NewVerifier(access.AuthConfig{Now: s.now, Rand: s.rand})
+	}
+	if s.minTTL = o.MinTokenTTL; s.minTTL <= 0 {
+		s.minTTL = DefaultMinTokenTTL
 	}
 	var err error
 	if s.db, err = openFile(o.Path); err != nil {
@@ -97,11 +108,14 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
-// Close waits for a change under way and closes the database.
+// Close waits for a change under way, writes when keys were last used, and closes the database.
 func (s *Store) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), resyncTimeout)
+	defer cancel()
+	err := s.writeUsed(ctx)
 	s.writing <- struct{}{}
 	defer func() { <-s.writing }()
-	return s.db.Close()
+	return errors.Join(err, s.db.Close())
 }
 
 func openFile(path string) (*sql.DB, error) {
@@ -152,22 +166,21 @@ func migrate(ctx context.Context, db *sql.DB) error {
 }
 
 func (s *Store) loadAll(ctx context.Context) error {
-	all, err := s.allOrganizations(ctx)
-	if err != nil {
-		return err
-	}
-	for _, o := range all {
-		var record access.OrganizationRecord
-		err := s.In(System(), o.ID).read(ctx, func(t *scope) (err error) {
-			record, err = t.record(nil)
-			return err
-		})
-		if err != nil {
+	s.sweep.from = sweepPoint{ends: s.now().Add(-forgetAfter).UnixMilli()} // what ended before is not loaded
+	for after := ""; ; {
+		page, err := s.Organizations(ctx, System(), after, MaxPage)
+		if err != nil || len(page) == 0 {
 			return err
 		}
-		s.directory.Put(record)
+		for _, o := range page {
+			record, err := s.load(ctx, o.ID)
+			if err != nil {
+				return err
+			}
+			s.directory.Put(record)
+			after = o.ID
+		}
 	}
-	return nil
 }
 
 // lock makes the caller the only one that changes anything, until unlock.

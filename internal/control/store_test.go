@@ -272,7 +272,7 @@ func TestReopen(t *testing.T) {
 	if len(again.changes) != 0 {
 		t.Errorf("Open announced %+v", again.changes)
 	}
-	if _, err := f.In(control.System(), "x").Info(t.Context()); fault.CodeOf(err) != fault.Internal || strings.Contains(err.Error(), "sql") {
+	if _, err := f.In(control.System(), all[0].ID).Info(t.Context()); fault.CodeOf(err) != fault.Internal || strings.Contains(err.Error(), "sql") {
 		t.Errorf("closed: %v", err)
 	}
 }
@@ -343,7 +343,7 @@ func TestContextEnds(t *testing.T) {
 	_, e1 := o.Info(ctx)
 	_, _, e2 := o.CreateUser(ctx, control.NewUser{Name: "x"})
 	_, e3 := f.CreateOrganization(ctx, control.System(), "x")
-	for _, err := range []error{e1, e2, e3, f.In(control.System(), "x").Delete(ctx)} {
+	for _, err := range []error{e1, e2, e3, o.Delete(ctx)} {
 		if !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}

@@ -2,22 +2,16 @@ package control
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"cloudsignal/internal/access"
 	"cloudsignal/internal/fault"
 )
 
-// DefaultMinTokenTTL is the shortest life of a temporary token unless the operator says otherwise.
-const DefaultMinTokenTTL = time.Minute
-
-// MaxTokenTTL is the longest life of a temporary token.
-const MaxTokenTTL = 24 * time.Hour
-
 // Bounds of users.
 const (
 	MaxUsers = 100_000 // of an organization: all are in memory
-	MaxPage  = 1000    // users of one ListUsers
 )
 
 // User is an MQTT user of an organization.
@@ -48,17 +42,20 @@ type UserUpdate struct {
 // CreateUser makes a user. The password that the server made is returned once and kept nowhere; it is empty if one was
 // chosen. Fields: name, display_name, rule_set, password. A name that is taken is a Conflict.
 func (o *Organization) CreateUser(ctx context.Context, n NewUser) (user User, password string, err error) {
+	if err := o.may(access.UsersWrite); err != nil {
+		return User{}, "", err
+	}
 	if err := access.ValidUserName(n.Name); err != nil {
 		return User{}, "", err
 	}
 	if err := checkDisplayName(n.DisplayName); err != nil {
 		return User{}, "", err
 	}
-	password, hash, err := o.store.newPassword(n.Password)
+	password, hash, err := o.store.newPassword(ctx, o.id, n.Password)
 	if err != nil {
 		return User{}, "", err
 	}
-	err = o.change(ctx, func(t *scope) (err error) {
+	err = o.change(ctx, access.UsersWrite, func(t *scope) (err error) {
 		user, err = t.createUser(n, hash)
 		return err
 	})
@@ -68,15 +65,29 @@ func (o *Organization) CreateUser(ctx context.Context, n NewUser) (user User, pa
 	return user, password, nil
 }
 
-// newPassword hashes a chosen password, or makes one and returns it.
-func (s *Store) newPassword(chosen string) (password, hash string, err error) {
+// newPassword hashes a chosen password, on behalf of an organization, or makes one and returns it.
+func (s *Store) newPassword(ctx context.Context, organization, chosen string) (password, hash string, err error) {
 	if chosen == "" {
 		password, hash, err = access.NewPassword(s.rand)
 	} else {
-		hash, err = access.HashChosen(s.rand, chosen)
+		hash, err = s.verifier.Hash(ctx, s.rand, organization, chosen)
+	}
+	if r, ok := errors.AsType[*access.Refusal](err); ok && r.Why == access.WhyBusy {
+		err = errBusy
 	}
 	return password, hash, failed(err)
 }
+
+var errBusy = fault.New(fault.Unavailable, "too many passwords are being looked at; try again in a moment")
+
+// userDetail is what the audit shows of a user.
+type userDetail struct {
+	DisplayName string `json:"display_name,omitempty"`
+	Disabled    bool   `json:"disabled"`
+	RuleSet     string `json:"rule_set,omitempty"`
+}
+
+func (u *User) detail() userDetail { return userDetail{u.DisplayName, u.Disabled, u.RuleSet} }
 
 func (t *scope) createUser(n NewUser, hash string) (User, error) {
 	if err := t.atMost(MaxUsers, "users", `SELECT count(*) FROM users WHERE organization = $1`); err != nil {
@@ -95,7 +106,11 @@ func (t *scope) createUser(n NewUser, hash string) (User, error) {
 		return User{}, &fault.Error{Code: fault.Conflict, Field: "name", Message: "there is already a user with this name"}
 	}
 	t.users = append(t.users, n.Name)
-	return t.user(n.Name)
+	u, err := t.user(n.Name)
+	if err != nil {
+		return User{}, err
+	}
+	return u, t.audit("user.create", n.Name, nil, u.detail())
 }
 
 // checkRuleSet: a user can be given a set of the own organization only.
@@ -144,7 +159,7 @@ func noUser(name string) error { return fault.New(fault.NotFound, "there is no u
 
 // User is one user.
 func (o *Organization) User(ctx context.Context, name string) (user User, err error) {
-	err = o.read(ctx, func(t *scope) (err error) {
+	err = o.read(ctx, access.UsersRead, func(t *scope) (err error) {
 		user, err = t.user(name)
 		return err
 	})
@@ -153,11 +168,14 @@ func (o *Organization) User(ctx context.Context, name string) (user User, err er
 
 // ListUsers lists up to limit users (1 to MaxPage) in order of their names, those after the name given.
 func (o *Organization) ListUsers(ctx context.Context, after string, limit int) ([]User, error) {
-	if limit < 1 || limit > MaxPage {
-		return nil, fault.Field("limit", "must be from 1 to %d", MaxPage)
+	if err := o.may(access.UsersRead); err != nil {
+		return nil, err
+	}
+	if err := checkLimit(limit); err != nil {
+		return nil, err
 	}
 	var users []User
-	err := o.read(ctx, func(t *scope) error {
+	err := o.read(ctx, access.UsersRead, func(t *scope) error {
 		return t.rows(func(scan func(...any) error) error {
 			u, err := scanUser(scan)
 			users = append(users, u)
@@ -169,12 +187,15 @@ func (o *Organization) ListUsers(ctx context.Context, after string, limit int) (
 
 // UpdateUser changes a user. Fields: display_name, rule_set.
 func (o *Organization) UpdateUser(ctx context.Context, name string, u UserUpdate) (user User, err error) {
+	if err := o.may(access.UsersWrite); err != nil {
+		return User{}, err
+	}
 	if u.DisplayName != nil {
 		if err := checkDisplayName(*u.DisplayName); err != nil {
 			return User{}, err
 		}
 	}
-	err = o.change(ctx, func(t *scope) (err error) {
+	err = o.change(ctx, access.UsersWrite, func(t *scope) (err error) {
 		if user, err = t.user(name); err != nil {
 			return err
 		}
@@ -183,13 +204,17 @@ func (o *Organization) UpdateUser(ctx context.Context, name string, u UserUpdate
 				return err
 			}
 		}
+		before := user.detail()
 		set(&user.DisplayName, u.DisplayName)
 		set(&user.Disabled, u.Disabled)
 		set(&user.RuleSet, u.RuleSet)
 		t.users = append(t.users, name)
 		_, err = t.exec(`UPDATE users SET display_name = $3, disabled = $4, rule_set = NULLIF($5, '') WHERE organization = $1 AND name = $2`,
 			name, user.DisplayName, user.Disabled, user.RuleSet)
-		return err
+		if err != nil {
+			return err
+		}
+		return t.audit("user.update", name, before, user.detail())
 	})
 	if err != nil {
 		return User{}, err
@@ -199,11 +224,11 @@ func (o *Organization) UpdateUser(ctx context.Context, name string, u UserUpdate
 
 // RotatePassword gives a user a new password, made by the server and returned once. The old one is valid no longer.
 func (o *Organization) RotatePassword(ctx context.Context, name string) (password string, err error) {
-	password, hash, err := o.store.newPassword("")
+	password, hash, err := o.store.newPassword(ctx, o.id, "")
 	if err != nil {
 		return "", err
 	}
-	if err := o.setPassword(ctx, name, hash); err != nil {
+	if err := o.setPassword(ctx, name, hash, false); err != nil {
 		return "", err
 	}
 	return password, nil
@@ -211,36 +236,45 @@ func (o *Organization) RotatePassword(ctx context.Context, name string) (passwor
 
 // SetPassword gives a user a chosen password. Fields: password.
 func (o *Organization) SetPassword(ctx context.Context, name, password string) error {
+	if err := o.may(access.UsersWrite); err != nil {
+		return err
+	}
 	if err := access.CheckPassword(password); err != nil {
 		return err
 	}
-	_, hash, err := o.store.newPassword(password)
+	_, hash, err := o.store.newPassword(ctx, o.id, password)
 	if err != nil {
 		return err
 	}
-	return o.setPassword(ctx, name, hash)
+	return o.setPassword(ctx, name, hash, true)
 }
 
-func (o *Organization) setPassword(ctx context.Context, name, hash string) error {
-	return o.change(ctx, func(t *scope) error {
+func (o *Organization) setPassword(ctx context.Context, name, hash string, chosen bool) error {
+	return o.change(ctx, access.UsersWrite, func(t *scope) error {
 		n, err := t.exec(`UPDATE users SET password_hash = $3, password_at = $4 WHERE organization = $1 AND name = $2`,
 			name, hash, t.now.UnixMilli())
 		if err == nil && n == 0 {
 			err = noUser(name)
 		}
+		if err != nil {
+			return err
+		}
 		t.users = append(t.users, name)
-		return err
+		return t.audit("user.rotate", name, nil, map[string]bool{"chosen": chosen})
 	})
 }
 
 // DeleteUser deletes a user.
 func (o *Organization) DeleteUser(ctx context.Context, name string) error {
-	return o.change(ctx, func(t *scope) error {
-		n, err := t.exec(`DELETE FROM users WHERE organization = $1 AND name = $2`, name)
-		if err == nil && n == 0 {
-			err = noUser(name)
+	return o.change(ctx, access.UsersWrite, func(t *scope) error {
+		u, err := t.user(name)
+		if err != nil {
+			return err
+		}
+		if _, err := t.exec(`DELETE FROM users WHERE organization = $1 AND name = $2`, name); err != nil {
+			return err
 		}
 		t.users = append(t.users, name)
-		return err
+		return t.audit("user.delete", name, u.detail(), nil)
 	})
 }
