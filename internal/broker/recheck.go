@@ -153,9 +153,10 @@ func (o *Organization) recheck(w *change) {
 		}
 	}
 	ended += o.endNewest(live)
-	o.endGone(w)
-	if ended > 0 || removed > 0 {
-		o.log.Info("a change is in force", "organization_number", o.number, "connections_ended", ended, "subscriptions_removed", removed)
+	forgotten := o.endGone(w)
+	if ended > 0 || removed > 0 || forgotten > 0 {
+		o.log.Info("a change is in force", "organization_number", o.number, "connections_ended", ended, "subscriptions_removed", removed,
+			"stored_sessions_ended", forgotten)
 	}
 }
 
@@ -320,8 +321,9 @@ func (c *conn) expire() {
 }
 
 // endGone ends the sessions without a connection of users that do not exist any more, or did not when they were named, so that
-// nobody who is given the name inherits them. Without a change it looks at all: what was changed before a crash.
-func (o *Organization) endGone(w *change) {
+// nobody who is given the name inherits them. Without a change it looks at all: what was changed before a crash. It returns how
+// many there were.
+func (o *Organization) endGone(w *change) (ended int) {
 	gone := make(map[string]bool)
 	is := func(user string) bool {
 		if w != nil {
@@ -335,7 +337,7 @@ func (o *Organization) endGone(w *change) {
 		return gone[user]
 	}
 	if w != nil && !w.all && len(w.gone) == 0 {
-		return
+		return 0
 	}
 	o.mu.Lock()
 	all := maps.Clone(o.recorded)
@@ -351,10 +353,12 @@ func (o *Organization) endGone(w *change) {
 				done(r, 0, nil)
 				return
 			}
+			ended++
 			o.counters.count(&o.counters.sessionsEnded, whyDeleted)
 			o.endAway(r, a, done)
 		})
 	}
+	return ended
 }
 
 // drop ends all of an organization that is gone. Nobody gets in meanwhile, and later neither: the Authenticator does not know it.

@@ -44,13 +44,15 @@ type scenario struct {
 	change  func(*broker.Config)
 	clients map[string]*client
 	order   []string
+	said    []string // what the server's own side has to say
 }
 
 // step runs one block. Its commands:
 //
 //	limits receive-maximum=N ...            before the first organization
 //	organization NAME user=U... + rules     one per line: USER PERMISSION TOPIC EFFECT [PRIORITY]
-//	rules NAME + rules                      replaces an organization's rules
+//	rules NAME + rules                      replaces an organization's rules, and says what clients get for it
+//	gone USER@ORG                           a user that control has deleted, which the broker is not told of
 //	run [short]                             one command of a client per line, see command; short leaves out lines that count up
 //	log [sorted]                            what was logged since, without its time
 //	stats                                   the counters that are not zero
@@ -69,6 +71,13 @@ func (s *scenario) step(t *testing.T, d *datadriven.TestData) string {
 		s.world.organization(d.CmdArgs[0].Key, a["user"], lines(d.Input))
 	case "rules":
 		s.world.rules(d.CmdArgs[0].Key, lines(d.Input))
+		synctest.Wait()
+		var out strings.Builder
+		s.collect(&out)
+		return out.String()
+	case "gone": // deleted, and the server stopped before it was told
+		user, org, _ := strings.Cut(d.CmdArgs[0].Key, "@")
+		s.world.forget(org, user)
 	case "run":
 		var out strings.Builder
 		for _, line := range lines(d.Input) {
@@ -124,6 +133,10 @@ func limits(d *datadriven.TestData) func(*broker.Config) {
 
 // collect writes what every client got, in the order in which they first connected.
 func (s *scenario) collect(out *strings.Builder) {
+	for _, line := range s.said {
+		fmt.Fprintf(out, "server: %s\n", line)
+	}
+	s.said = nil
 	for _, name := range s.order {
 		got := s.clients[name].taken()
 		sortRetained(got)
@@ -203,7 +216,7 @@ func (s *scenario) restart(cut bool) {
 	s.world.start()
 }
 
-// command is one line: CLIENT VERB ARGUMENTS, or "wait DURATION", "drain", "restart", "cut".
+// command is one line: CLIENT VERB ARGUMENTS, or "wait DURATION", "drain", "restart", "cut", or one of organize.
 func (s *scenario) command(f []string) error {
 	switch f[0] {
 	case "wait":
@@ -216,6 +229,9 @@ func (s *scenario) command(f []string) error {
 	case "restart", "cut":
 		s.restart(f[0] == "cut")
 		return nil
+	}
+	if known, err := s.organize(f[0], f[1:]); known {
+		return err
 	}
 	name, verb, a := f[0], f[1], parseArgs(f[2:])
 	if verb == "connect" || verb == "dial" {
@@ -409,6 +425,8 @@ func stats(k broker.Stats) string {
 	add("login", k.Logins)
 	add("end", k.Ends)
 	add("subscribe-refused", k.Subscribes)
+	add("paused", k.Paused)
+	add("session-ended", k.Forgotten)
 	out = append(out, fmt.Sprintf("connections %d", k.Connections))
 	slices.Sort(out)
 	return strings.Join(out, "\n") + "\n"

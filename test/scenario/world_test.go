@@ -86,14 +86,13 @@ func (w *world) organization(name string, users, rules []string) {
 	w.directory.Put(*r)
 }
 
-// rules replaces an organization's rules: who logs in from now on has them.
+// rules replaces an organization's rules.
 func (w *world) rules(name string, rules []string) {
 	w.t.Helper()
-	r := *w.organizations[name]
-	r.Revision++
-	r.RuleSets = w.ruleSets(rules)
-	w.organizations[name] = &r
-	w.directory.Put(r)
+	w.must(w.change(name, nil, func(r *access.OrganizationRecord) error {
+		r.RuleSets = w.ruleSets(rules)
+		return nil
+	}))
 }
 
 // ruleSets makes the one set of rules of an organization, if there are any.
