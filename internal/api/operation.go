@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"reflect"
 	"slices"
@@ -56,7 +57,9 @@ func route[I, O any](a *API, o operation, f func(context.Context, *I) (*O, error
 	huma.Register(a.huma, a.declare(&o), func(ctx context.Context, in *I) (*O, error) {
 		out, err := f(ctx, in)
 		if err != nil {
-			return nil, a.problem(ctx, &o, err)
+			p := a.problem(ctx, &o, err)
+			maps.Copy(callerOf(ctx).header, p.header)
+			return nil, p
 		}
 		return out, nil
 	})
@@ -117,7 +120,7 @@ func (a *API) declare(o *operation) huma.Operation {
 	}
 	op := huma.Operation{
 		OperationID: o.id, Method: o.method, Path: o.path, Tags: []string{o.tag}, Summary: o.summary, Description: o.text,
-		DefaultStatus: o.status, MaxBodyBytes: o.body + 1, BodyReadTimeout: bodyTimeout, RejectUnknownQueryParameters: true,
+		DefaultStatus: o.status, MaxBodyBytes: o.body + 1, BodyReadTimeout: bodyTimeout,
 		Metadata: map[string]any{metadataKey: o}, Responses: a.responses(o), Security: security(o),
 	}
 	if o.cors {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -69,9 +70,6 @@ func (p *Problem) Error() string { return p.Detail }
 
 // GetStatus is the status, for huma.
 func (p *Problem) GetStatus() int { return p.Status }
-
-// GetHeaders are the headers that go with the problem, for huma.
-func (p *Problem) GetHeaders() http.Header { return p.header }
 
 // ContentType is that of problem documents, for huma.
 func (p *Problem) ContentType(string) string { return problemType }
@@ -232,9 +230,7 @@ func (a *API) transform(ctx huma.Context, _ string, v any) (any, error) {
 func (a *API) refuse(w http.ResponseWriter, o *operation, p *Problem) {
 	var body any = p
 	h := w.Header()
-	for name, values := range p.header {
-		h[name] = values
-	}
+	maps.Copy(h, p.header)
 	h.Set("Content-Type", problemType)
 	if o != nil && o.shape != nil {
 		h.Set("Content-Type", "application/json")

@@ -30,6 +30,7 @@ type caller struct {
 	id      string
 	address netip.Addr
 	began   time.Time
+	header  http.Header   // of the answer
 	actor   control.Actor // of no kind as long as nobody has shown credentials
 }
 
@@ -46,7 +47,7 @@ func callerOf(ctx context.Context) *caller {
 // outermost is what every request passes first, whatever it asks for.
 func (a *API) outermost() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := &caller{id: a.requestID(r), address: remote(r), began: time.Now()}
+		c := &caller{id: a.requestID(r), address: remote(r), began: time.Now(), header: w.Header()}
 		h := w.Header()
 		h.Set("X-Request-Id", c.id)
 		h.Set("Cache-Control", "no-store")

@@ -8,7 +8,7 @@ import (
 )
 
 type usageInput struct {
-	Month string `query:"month" pattern:"^[0-9]{4}-(0[1-9]|1[0-2])$" patternDescription:"a month such as 2026-11" doc:"UTC; the current one if it is left out." example:"2026-11"`
+	Month string `query:"month" pattern:"^[0-9]{4}-(0[1-9]|1[0-2])$" doc:"UTC; the current one if it is left out." example:"2026-11"`
 }
 
 type usage struct {
