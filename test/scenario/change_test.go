@@ -17,6 +17,7 @@ import (
 //	disable USER@ORG, enable USER@ORG       the user, or with @ORG alone the organization
 //	rotate USER@ORG                         a new password, which the next connect as= uses; of server: its key is revoked, and another made
 //	delete USER@ORG, create USER@ORG        the user, or with @ORG alone the organization
+//	renew USER@ORG                          creates or enables it, with a new password
 //	limit ORG KEY=N ...                     limits, see limitKeys; those that are not named stay
 //	usage ORG                               what it takes and has used
 //	sessions ORG [user=U] [connected=1|0]   the sessions, two to a page
@@ -31,7 +32,7 @@ func (s *scenario) organize(verb string, f []string) (known bool, err error) {
 		return false, nil
 	}
 	switch verb {
-	case "disable", "enable", "rotate", "delete", "create":
+	case "disable", "enable", "rotate", "delete", "create", "renew":
 		return true, s.world.changeUser(verb, f[0])
 	case "limit":
 		return true, s.world.limit(f[0], parseArgs(f[1:]))
@@ -79,7 +80,7 @@ func (w *world) changeUser(verb, who string) error {
 	}
 	return w.change(org, []string{user}, func(r *access.OrganizationRecord) error {
 		u, there := r.Users[user]
-		if !there && verb != "create" && user != access.ServerUser {
+		if !there && verb != "create" && verb != "renew" && user != access.ServerUser {
 			return fmt.Errorf("no user %s", who)
 		}
 		switch verb {
@@ -88,7 +89,8 @@ func (w *world) changeUser(verb, who string) error {
 		case "delete":
 			delete(r.Users, user)
 			return nil
-		case "rotate", "create":
+		case "rotate", "create", "renew":
+			u.Disabled = u.Disabled && verb == "rotate"
 			if user == access.ServerUser {
 				key, err := access.NewKey(w.rand, access.SecretKey)
 				r.Keys = []access.KeyRecord{{ID: r.Keys[0].ID + "1", Kind: access.SecretKey, Hash: access.HashKey(key)}}

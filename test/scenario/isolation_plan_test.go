@@ -25,6 +25,7 @@ type plan struct {
 	organizations int
 	users         []string
 	rules         [][]string // by organization
+	limits        []string   // the same
 	operations    []operation
 }
 
@@ -45,6 +46,9 @@ var (
 		{"ann pubsub # allow", "bob subscribe a/# allow", "bob publish own/%c allow", "bob publish a/b/# allow", "bob pubsub t allow"},
 		{"% pubsub +/+ allow", "% pubsub a/# allow", "% pubsub t allow", "%nn subscribe # allow"},
 	}
+	planLimits = []string{ // no rates: a client that is not read would hold up the run, and time with it
+		"", "connections=4 subscriptions=3 retained=2", "sessions=2 storage=300 message=90", "month=100",
+	}
 	planIDs     = []string{"x", "x", "y", "z", ""}
 	planTopics  = []string{"t", "t", "a/b", "a/b", "a/b/c", "no/x", "own/x", "$d/x"}
 	planFilters = []string{
@@ -58,8 +62,9 @@ func newPlan(seed uint64) *plan {
 	p := &plan{seed: seed, organizations: 3 + r.IntN(2), users: []string{"ann", "bob"}}
 	for i := range p.organizations {
 		p.rules = append(p.rules, planRules[(i+int(seed))%len(planRules)])
+		p.limits = append(p.limits, planLimits[(i+int(seed)/len(planRules))%len(planLimits)])
 	}
-	g := generator{Rand: r, organizations: p.organizations, live: make([][]string, p.organizations)}
+	g := generator{Rand: r, organizations: p.organizations, live: make([][]string, p.organizations), shut: make(map[string]bool)}
 	for len(p.operations) < planOperations {
 		g.organization, g.number = r.IntN(p.organizations), len(p.operations)
 		o := g.operation()
@@ -84,7 +89,7 @@ func (p *plan) limit(cfg *broker.Config) {
 func (p *plan) String() string {
 	var b strings.Builder
 	for i, rules := range p.rules {
-		fmt.Fprintf(&b, "%s: %s\n", organizationName(i), strings.Join(rules, ", "))
+		fmt.Fprintf(&b, "%s: %s; %s\n", organizationName(i), strings.Join(rules, ", "), p.limits[i])
 	}
 	for _, o := range p.operations {
 		b.WriteString(o.line + "\n")
@@ -119,8 +124,9 @@ type generator struct {
 	*rand.Rand
 	organization  int
 	organizations int
-	number        int        // of the operation: payloads are told apart by it
-	live          [][]string // by organization: its clients that are connected, as far as can be told beforehand
+	number        int             // of the operation: payloads are told apart by it
+	live          [][]string      // by organization: its clients that are connected, as far as can be told beforehand
+	shut          map[string]bool // users that are disabled or deleted
 }
 
 func (g *generator) one(of []string) string { return of[g.IntN(len(of))] }
@@ -156,8 +162,13 @@ func (g *generator) operation() operation {
 		name := clientName(g.organization, i)
 		*live = slices.DeleteFunc(*live, func(s string) bool { return s == name })
 		if k < 12 {
-			*live = append(*live, name)
-			o.line = name + g.connect() + g.login()
+			user := g.one([]string{"ann", "bob", "ann", "bob", "server"}) + "@" + organizationName(g.organization)
+			if g.shut[user] {
+				o.wait = 600 * time.Millisecond // as below
+			} else {
+				*live = append(*live, name)
+			}
+			o.line = name + g.connect() + " as=" + user
 			if keeps(name) {
 				o.line += g.maybe(2, "clean=0") + g.maybe(4, "session-expiry=60")
 			}
@@ -172,6 +183,9 @@ func (g *generator) operation() operation {
 	}
 	name := g.one(*live)
 	switch {
+	case g.IntN(100) == 0:
+		o.line = g.change()
+		return o
 	case k < 35:
 		o.line = name + g.subscribe(name)
 	case k < 75:
@@ -195,6 +209,21 @@ func (g *generator) operation() operation {
 	return o
 }
 
+// change is one of the organization's own. A user that is disabled comes back before long.
+func (g *generator) change() string {
+	here := organizationName(g.organization)
+	user := g.one([]string{"ann", "bob"}) + "@" + here
+	if g.IntN(3) == 0 {
+		return "limit " + here + " " + g.one([]string{"connections=2", "connections=0", "month=1000"})
+	}
+	verb := g.one([]string{"disable", "delete", "rotate"})
+	if g.shut[user] {
+		verb = "renew"
+	}
+	g.shut[user] = verb == "disable" || verb == "delete"
+	return verb + " " + user
+}
+
 func (g *generator) connect() string {
 	line := " connect id=" + g.one(planIDs) + " v=" + g.one([]string{"5", "5", "5", "3.1.1", "3.1.1", "3.1"})
 	if g.IntN(3) == 0 {
@@ -203,10 +232,6 @@ func (g *generator) connect() string {
 	}
 	return line + g.maybe(3, "manual") + g.maybe(3, fmt.Sprintf("receive-maximum=%d", 1+g.IntN(3))) + g.maybe(3, "topic-alias-maximum=2") +
 		g.maybe(8, "maximum-packet-size=60")
-}
-
-func (g *generator) login() string {
-	return " as=" + g.one([]string{"ann", "bob", "ann", "bob", "server"}) + "@" + organizationName(g.organization)
 }
 
 // wrongLogin is one of an unknown user, with a wrong password, or with the password that another organization's user of

@@ -57,6 +57,9 @@ type leak struct {
 	turn   func(n int, g *access.Grant) uint64 // the number of the organization that the n-th login gets
 }
 
+// Regrant leaves what was given: it would find the mistake, and end the connection.
+func (l *leak) Regrant(old *access.Grant) (*access.Grant, error) { return old, nil }
+
 func (l *leak) Login(ctx context.Context, in access.Login) (*access.Grant, error) {
 	g, err := l.Authenticator.Login(ctx, in)
 	if err != nil {
@@ -175,6 +178,7 @@ func addStats(a, b broker.Stats) broker.Stats {
 	}
 	a.Drops, a.Logins = add(a.Drops, b.Drops), add(a.Logins, b.Logins)
 	a.Ends, a.Subscribes = add(a.Ends, b.Ends), add(a.Subscribes, b.Subscribes)
+	a.Paused, a.Forgotten = add(a.Paused, b.Paused), add(a.Forgotten, b.Forgotten)
 	return a
 }
 
@@ -193,6 +197,9 @@ func (p *plan) serve(t *testing.T, organizations []int, change func(*broker.Conf
 		})
 		for _, i := range organizations {
 			s.world.organization(organizationName(i), p.users, p.rules[i])
+			if err := s.world.limit(organizationName(i), parseArgs(strings.Fields(p.limits[i]))); err != nil {
+				t.Fatal(err)
+			}
 		}
 		got := make([][]string, p.organizations)
 		for n, o := range p.operations {

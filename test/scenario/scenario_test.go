@@ -425,6 +425,8 @@ func stats(k broker.Stats) string {
 	add("login", k.Logins)
 	add("end", k.Ends)
 	add("subscribe-refused", k.Subscribes)
+	add("paused", k.Paused)
+	add("session-ended", k.Forgotten)
 	out = append(out, fmt.Sprintf("connections %d", k.Connections))
 	slices.Sort(out)
 	return strings.Join(out, "\n") + "\n"
