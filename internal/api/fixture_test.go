@@ -53,6 +53,7 @@ type tenant struct {
 	ruleSet     string
 	rule        string
 	key         string // the id of a key that nobody uses
+	token       string // the id of a temporary token
 }
 
 func newFixture(t testing.TB) *fixture {
@@ -98,7 +99,7 @@ func (f *fixture) pass(d time.Duration) { f.passed.Add(int64(d)) }
 
 // widen makes room for a test's requests, which all come from one address at one moment.
 func (f *fixture) widen() {
-	for _, b := range []**buckets{&f.api.addresses, &f.api.attempts, &f.api.callers, &f.api.publishing} {
+	for _, b := range []**buckets{&f.api.addresses, &f.api.attempts, &f.api.callers, &f.api.publishing, &f.api.minting, &f.api.refreshing} {
 		(*b).burst = 1 << 20
 	}
 }
@@ -124,9 +125,11 @@ func (f *fixture) newTenant() tenant {
 	n.user = fmt.Sprintf("user-of-%d", f.members)
 	f.call(n.secret, "POST", "/v2/users", map[string]any{"name": n.user}).want(201)
 	set := f.call(n.secret, "POST", "/v2/rule-sets", map[string]any{
-		"name": "Rules", "rules": []any{map[string]any{"user": "%", "topic": "#", "permission": "pubsub"}},
+		"name": "Rules", "default": true, "rules": []any{map[string]any{"user": "%", "topic": "#", "permission": "pubsub"}},
 	}).want(201)
 	n.ruleSet, n.rule = set.text("id"), set.text("rules.0.id")
+	token := map[string]any{"organization_id": n.id, "user_email": "visitor@example.com"}
+	n.token = f.call(n.secret, "POST", "/v2/tokens/create", token).want(200).text("token_id")
 	return n
 }
 

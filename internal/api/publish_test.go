@@ -227,4 +227,37 @@ func TestPublishQuota(t *testing.T) {
 			t.Errorf("another organization: %d %s", a.status, a.text)
 		}
 	}
+	one := 1
+	_, err = w.theirs.SetLimits(t.Context(), control.LimitsUpdate{MaxMessageRate: &one})
+	w.must(err)
+	for i := 0; ; i++ {
+		a := w.call("POST", "/v1/publish", w.theirs.key, map[string]any{"topic": "a", "payload": i, "qos": 0})
+		if a.status == 429 && a.str("code") == "too_many_requests" && a.header.Get("Retry-After") != "" {
+			break
+		}
+		if a.status != 200 || i > 10 {
+			t.Fatalf("more than one a second: %d %s", a.status, a.text)
+		}
+	}
+}
+
+// Nobody publishes in an organization that is disabled, or with a key that is revoked.
+func TestPublishAfterTheEnd(t *testing.T) {
+	w := newWorld(t)
+	yes, no := true, false
+	_, err := w.ours.Update(t.Context(), control.OrganizationUpdate{Disabled: &yes})
+	w.must(err)
+	if a := w.call("POST", "/v1/publish", w.ours.key, map[string]any{"topic": "a", "payload": 1}); a.status != 401 && a.status != 403 {
+		t.Errorf("%d %s", a.status, a.text)
+	}
+	_, err = w.ours.Update(t.Context(), control.OrganizationUpdate{Disabled: &no})
+	w.must(err)
+	key, secret, err := w.ours.CreateKey(t.Context(), control.NewKey{Kind: access.SecretKey, Name: "Gone"})
+	w.must(err)
+	body := map[string]any{"topic": "a", "payload": 1}
+	if a := w.call("POST", "/v1/publish", secret, body); a.status != 200 {
+		t.Errorf("%d %s", a.status, a.text)
+	}
+	w.must(w.ours.RevokeKey(t.Context(), key.ID))
+	w.wants(w.call("POST", "/v1/publish", secret, body), 401, "unauthorized")
 }

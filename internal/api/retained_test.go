@@ -71,6 +71,8 @@ func TestRetained(t *testing.T) {
 func TestDeleteRetained(t *testing.T) {
 	w := newWorld(t)
 	w.retain(w.ours, "a/b", "private words")
+	w.retain(w.ours, "emptied", "x")
+	w.retain(w.ours, "emptied", "") // as in MQTT
 	w.wants(w.call("DELETE", "/v2/retained/message?topic=a/b", w.theirs.key, nil), 404, "not_found")
 	if a := w.call("DELETE", "/v2/retained/message?topic=a/b", w.ours.key, nil); a.status != 204 {
 		t.Fatalf("%d %s", a.status, a.text)

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -23,8 +24,11 @@ import (
 // target is a path of an operation about what n has.
 func (n *tenant) target(op documented) string {
 	id := n.ruleSet
-	if strings.HasPrefix(op.path, "/v2/keys/") {
+	switch {
+	case strings.HasPrefix(op.path, "/v2/keys/"):
 		id = n.key
+	case strings.HasPrefix(op.path, "/v2/tokens/"):
+		id = n.token
 	}
 	path := op.path
 	for name, value := range map[string]string{"organization": n.id, "name": n.user, "id": id, "rule": n.rule} {
@@ -33,12 +37,29 @@ func (n *tenant) target(op documented) string {
 	for { // any other is of something that is not there
 		before, rest, ok := strings.Cut(path, "{")
 		if !ok {
-			return path
+			return path + needed(op)
 		}
 		_, after, _ := strings.Cut(rest, "}")
 		path = before + "absent" + after
 	}
 }
+
+// needed is the query that an operation cannot do without, made of the examples.
+func needed(op documented) string {
+	q := make(url.Values)
+	for _, p := range op.Parameters {
+		if p.In == "query" && p.Required {
+			q.Set(p.Name, fmt.Sprint(p.Schema.Examples[0]))
+		}
+	}
+	if len(q) == 0 {
+		return ""
+	}
+	return "?" + q.Encode()
+}
+
+// ofOne tells of an operation about one thing, which the path or the query names.
+func ofOne(op documented) bool { return strings.Contains(op.path, "{") || needed(op) != "" }
 
 // sample is a body that an operation takes, made of the examples in its schema; nil if it takes none.
 func (f *fixture) sample(op documented) map[string]any {
@@ -89,6 +110,9 @@ func wants(op documented) (credentials bool, scope access.Scope) {
 	o := declared(op.Operation)
 	return o.auth == required, o.scope
 }
+
+// retainedExample is the topic in the examples of the operations about a retained message.
+const retainedExample = "agents/agent-01/card"
 
 func TestEveryOperationIsDescribed(t *testing.T) {
 	f := newFixture(t)
@@ -192,6 +216,7 @@ func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 // What one organization has is, for another one, not there: by its path, by X-Organization, and in lists.
 func TestAsAnotherOrganization(t *testing.T) {
 	f := newFixture(t)
+	f.call(f.a.secret, "POST", "/v1/publish", map[string]any{"topic": retainedExample, "payload": "a's", "retain": true}).want(200)
 	others := map[string]string{"key": f.b.secret, "member": f.b.session}
 	for _, op := range f.document() {
 		needed, scope := wants(op)
@@ -204,7 +229,7 @@ func TestAsAnotherOrganization(t *testing.T) {
 					t.Errorf("%s as a %s with X-Organization: %d %s", r.what, who, r.Code, r.Body)
 				}
 			}
-			if !strings.Contains(op.path, "{") {
+			if !ofOne(op) {
 				continue
 			}
 			r := f.call(secret, op.method, f.a.target(op), f.sample(op))
@@ -212,12 +237,12 @@ func TestAsAnotherOrganization(t *testing.T) {
 				t.Errorf("%s as a %s: %d %s", r.what, who, r.Code, r.Body)
 			}
 		}
-		if op.method != "GET" || strings.Contains(op.path, "{") {
+		if op.method != "GET" || ofOne(op) {
 			continue
 		}
 		for who, secret := range others {
 			r := f.call(secret, op.method, op.path, nil).want(200)
-			for _, id := range []string{f.a.id, f.a.user, f.a.key, f.a.ruleSet, f.a.rule, f.a.email} {
+			for _, id := range []string{f.a.id, f.a.user, f.a.key, f.a.ruleSet, f.a.rule, f.a.email, f.a.token, retainedExample} {
 				if strings.Contains(r.Body.String(), id) {
 					t.Errorf("%s as a %s shows %s: %s", r.what, who, id, r.Body)
 				}
@@ -227,6 +252,8 @@ func TestAsAnotherOrganization(t *testing.T) {
 	f.call(f.a.secret, "GET", "/v2/users/"+f.a.user, nil).want(200) // all of it is still there
 	f.call(f.a.secret, "GET", "/v2/rule-sets/"+f.a.ruleSet, nil).want(200).is("rules.0.id", f.a.rule)
 	f.call(f.a.secret, "GET", "/v2/keys/"+f.a.key, nil).want(200)
+	f.call(f.a.secret, "GET", "/v2/tokens/"+f.a.token, nil).want(200)
+	f.call(f.a.secret, "GET", "/v2/retained/message?topic="+retainedExample, nil).want(200)
 }
 
 func TestScopes(t *testing.T) {
@@ -341,7 +368,11 @@ func TestParameters(t *testing.T) {
 			continue
 		}
 		target := f.a.target(op)
-		f.call(f.a.secret, op.method, target+"?no_such_parameter=1", f.sample(op)).wrong(422, "query no_such_parameter")
+		odd := "?no_such_parameter=1"
+		if needed(op) != "" {
+			odd = "&no_such_parameter=1"
+		}
+		f.call(f.a.secret, op.method, target+odd, f.sample(op)).wrong(422, "query no_such_parameter")
 		for _, p := range op.Parameters {
 			if p.Schema != nil && p.Schema.Type == huma.TypeString && p.Schema.MaxLength == nil && p.Schema.Pattern == "" && p.Schema.Format == "" && len(p.Schema.Enum) == 0 {
 				t.Errorf("%s: the parameter %s has no bound", op.OperationID, p.Name)

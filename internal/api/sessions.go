@@ -55,7 +55,7 @@ type sessionListInput struct {
 }
 
 type sessionPath struct {
-	ClientID string `path:"client_id" maxLength:"65535" doc:"With percent-encoding: %2F for a slash." example:"sensor-1"`
+	ClientID string `path:"client_id" maxLength:"65535" doc:"With percent-encoding: %2F for a slash. One that is a slash alone has no path." example:"sensor-1"`
 }
 
 type oneSession struct{ Body session }

@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/url"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -89,6 +90,22 @@ func TestSessions(t *testing.T) {
 	}
 	w.wants(w.call("GET", "/v2/sessions/"+url.PathEscape(odd), w.theirs.key, nil), 404, "not_found")
 	w.wants(w.call("GET", "/v2/sessions?connected=perhaps", w.ours.key, nil), 422, "invalid")
+}
+
+// Whatever a client calls itself, its session can be named in a path.
+func TestOddClientIDs(t *testing.T) {
+	w := newWorld(t)
+	for _, id := range []string{".", "..", "//", "a//b", "a/../b", "%", "%2F", "a b", "?x=1", "#", "disconnect", "ü🎉", "a+b&c=d;e"} {
+		c := w.server(w.ours, id)
+		target := "/v2/sessions/" + strings.ReplaceAll(url.PathEscape(id), ".", "%2E")
+		if a := w.call("GET", target, w.ours.key, nil); a.status != 200 || a.str("client_id") != id {
+			t.Errorf("%q: %d %s", id, a.status, a.text)
+		}
+		if a := w.call("POST", target+"/disconnect", w.ours.key, nil); a.get("disconnected") != true || a.str("client_id") != id {
+			t.Errorf("%q: %d %s", id, a.status, a.text)
+		}
+		w.ends(c, mqtt.AdministrativeAction)
+	}
 }
 
 func TestDisconnect(t *testing.T) {

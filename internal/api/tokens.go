@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -42,7 +43,7 @@ type mintInput struct {
 		Replace      *bool    `json:"replace_existing,omitempty" nullable:"false" default:"true" doc:"The identity's other tokens are revoked, and their connections end."`
 		Integration  string   `json:"integration_id,omitempty" maxLength:"64" doc:"The identity provider; cloudsignal is this service itself." example:"cloudsignal"`
 		TTL          int64    `json:"ttl,omitempty" minimum:"1" maximum:"86400" doc:"Seconds; 3600 unless given. The server has a floor, of 60 unless its operator says otherwise." example:"3600"`
-		Permissions  []string `json:"permissions,omitempty" nullable:"false" maxItems:"2" enum:"publish,subscribe" doc:"All that the token may do at most; both unless given."`
+		Permissions  []string `json:"permissions,omitempty" nullable:"false" maxItems:"2" enum:"publish,subscribe" example:"[\"subscribe\"]" doc:"All that the token may do at most; both unless given."`
 		Topics       []string `json:"topics,omitempty" nullable:"false" maxItems:"1000" doc:"Filters that narrow what the rules allow." example:"[\"chat/#\"]"`
 		RuleSet      string   `json:"rule_set,omitempty" maxLength:"64" doc:"The rule set that judges the token; the default one unless given." example:"set_k7xm4pqr2n5t"`
 	} `nameHint:"NewToken"`
@@ -91,7 +92,7 @@ type narrowInput struct {
 	Body struct {
 		Organization string   `json:"organization_id,omitempty" maxLength:"64" doc:"By id or UUID; the caller's own unless given." example:"org_k7xm4pqr2n5t"`
 		User         string   `json:"user_id" minLength:"1" maxLength:"254" doc:"Who the token is for, as the caller names them." example:"visitor-17"`
-		Permissions  []string `json:"permissions,omitempty" nullable:"false" maxItems:"2" enum:"publish,subscribe" doc:"All that the token may do at most; both unless given."`
+		Permissions  []string `json:"permissions,omitempty" nullable:"false" maxItems:"2" enum:"publish,subscribe" example:"[\"subscribe\"]" doc:"All that the token may do at most; both unless given."`
 		Topics       []string `json:"topics,omitempty" nullable:"false" maxItems:"1000" doc:"Filters that narrow what the rules allow." example:"[\"chat/#\"]"`
 	} `nameHint:"NarrowToken"`
 }
@@ -113,7 +114,7 @@ type token struct {
 	Subject            string   `json:"subject" doc:"The identity, as the provider names it." example:"ada@example.com"`
 	Email              string   `json:"user_email,omitempty" example:"ada@example.com"`
 	RuleSet            string   `json:"rule_set,omitempty" doc:"The set that judges it, if not the default one." example:"set_k7xm4pqr2n5t"`
-	Permissions        []string `json:"permissions,omitempty" nullable:"false" enum:"publish,subscribe"`
+	Permissions        []string `json:"permissions,omitempty" nullable:"false" enum:"publish,subscribe" example:"[\"subscribe\"]"`
 	Topics             []string `json:"topics,omitempty" nullable:"false" example:"[\"chat/#\"]"`
 	CreatedAt          string   `json:"created_at" format:"date-time" example:"2026-11-03T09:30:00.000Z"`
 	ExpiresAt          string   `json:"expires_at" format:"date-time" example:"2026-11-03T10:30:00.000Z"`
@@ -178,6 +179,9 @@ func (a *API) minter(ctx context.Context, organization, secret string) (*control
 	c := callerOf(ctx)
 	if secret != "" || c.actor.Kind == "" {
 		actor, err := a.authenticate(ctx, secret)
+		if p, ok := errors.AsType[*Problem](err); ok && secret == "" && p.Code == fault.Unauthorized {
+			p.Detail = "credentials are missing: send secret_key, or Authorization: Bearer KEY"
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -96,6 +96,9 @@ func TestRefreshToken(t *testing.T) {
 		a.get("expires_in") != 3600.0 || a.str("expires_at") != "2026-11-03T11:24:00.000Z" || a.str("user_email") != "ada@example.com" {
 		t.Fatalf("%d %s", a.status, a.text)
 	}
+	if s := w.call("GET", "/v2/sessions/c", w.ours.key, nil); s.str("token_expires_at") != a.str("expires_at") {
+		t.Errorf("the live connection: %s", s.text)
+	}
 	w.lives(w.connect(old.username, old.password, "with the old one"))
 	w.pass(6 * time.Minute)
 	w.refused(old.username, old.password)
@@ -359,8 +362,36 @@ func TestMakingTokensIsLimited(t *testing.T) {
 	for i, want := range []int{200, 200, 200, 429} {
 		a := w.call("POST", "/v2/tokens/create", "", map[string]any{"organization_id": w.ours.id, "secret_key": w.ours.key, "user_email": "ada@example.com"},
 			"X-Request-Id", fmt.Sprintf("request-%d", i))
-		if a.status != want || want == 429 && (a.str("error") != "too_many_requests" || a.header.Get("Retry-After") == "") {
-			t.Errorf("request %d: %d %s", i, a.status, a.text)
+		if a.status != want || want == 429 && (a.str("error") != "too_many_requests" || a.header.Get("Retry-After") == "") ||
+			a.header.Get("Access-Control-Allow-Origin") != "*" {
+			t.Errorf("request %d: %d %v %s", i, a.status, a.header, a.text)
 		}
+	}
+	// Whoever tries keys is limited by address, and hinders nobody who has one.
+	w.api.minting = newBuckets("tokens", 100, 200)
+	statuses := make(map[int]int)
+	for range 100 {
+		statuses[w.call("POST", "/v2/tokens/create", "", map[string]any{"organization_id": w.ours.id, "secret_key": "sk_wrong", "user_email": "ada@example.com"}).status]++
+	}
+	if statuses[401] != 60 || statuses[429] != 40 {
+		t.Errorf("wrong keys were answered %v", statuses)
+	}
+	w.mint("ada@example.com", nil)
+}
+
+// Two identities are never one: what an organization calls its users is not an address, and keeps its case.
+func TestIdentities(t *testing.T) {
+	w := newWorld(t)
+	names := make(map[string]string)
+	for _, id := range []string{"ada", "Ada", "ada@example.com"} {
+		a := w.call("POST", "/v2/tokens", w.ours.key, map[string]any{"user_id": id})
+		names[a.str("mqtt_username")] = id
+	}
+	for _, address := range []string{"ada@example.com", "Ada@Example.com"} {
+		k, _ := w.mint(address, nil)
+		names[k.username] = address
+	}
+	if len(names) != 4 {
+		t.Errorf("%v", names)
 	}
 }

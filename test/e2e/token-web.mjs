@@ -7,7 +7,7 @@ import https from 'node:https';
 import { start, watch } from './browser.mjs';
 import { WAIT_MS, expect, ok, run, same, step, within } from './check.mjs';
 
-const TTL_S = 3;
+const TTL_S = 8; // the page refreshes after some 2.2 s of it
 const [program, apiURL, wssURL, caFile] = process.argv.slice(2);
 const key = process.env.CLOUDSIGNAL_KEY;
 if (!caFile || !key) {
@@ -90,25 +90,43 @@ async function chat(a, b) {
 
 async function lasts(a, b) {
   step('refresh');
-  await Promise.all([refreshed(a, 3), refreshed(b, 3)]); // each within the life of the one before: longer than one life in all
+  await Promise.all([refreshed(a, 4), refreshed(b, 4)]); // longer than one life in all
   await say(b, 'still here');
   await heard(a, 'still here');
   same(await a.getAttribute('#status', 'data-connects'), '1', 'connections of the first page');
   ok('tokens are refreshed in time, and the connections stay');
 }
 
-async function revoked(a) {
-  step('revoke');
-  const user = (await a.textContent('#token')).split('@')[0];
+const userOf = async (page) => (await page.textContent('#token')).split('@')[0];
+
+async function tokens(user) {
   const { status, body } = await api('GET', `/v2/tokens?user=${user}`);
   same(status, 200, 'status of the list of tokens');
   expect(body.data.length > 0, `no token of ${user} is listed`);
-  for (const t of body.data.filter((one) => !one.revoked_at)) same((await api('DELETE', `/v2/tokens/${t.token_id}`)).status, 204, `status of revoking ${t.token_id}`);
-  await until(a, 'second connection', () => document.getElementById('status').dataset.connects === '2');
+  return body.data;
+}
+
+async function reloaded(a) {
+  step('reload');
+  const user = await userOf(a);
+  const before = (await tokens(user)).length;
+  await a.reload();
+  await connected(a);
+  await say(a, 'after a reload');
+  await heard(a, 'after a reload');
+  same([await userOf(a), (await tokens(user)).length], [user, before], 'user name and number of tokens after a reload');
+  ok('a reload goes on with its token');
+}
+
+async function revoked(a) {
+  step('revoke');
+  const user = await userOf(a);
+  for (const t of (await tokens(user)).filter((one) => !one.revoked_at)) same((await api('DELETE', `/v2/tokens/${t.token_id}`)).status, 204, `status of revoking ${t.token_id}`);
+  await until(a, 'connection after the revoke', () => document.getElementById('status').dataset.connects === '2');
   await connected(a);
   await say(a, 'back again');
   await heard(a, 'back again');
-  same((await a.textContent('#token')).split('@')[0], user, 'user name of the same visitor');
+  same(await userOf(a), user, 'user name of the same visitor');
   ok('a revoked token ends its connection, and the page comes back with a new one');
 }
 
@@ -124,6 +142,7 @@ await run(async () => {
   const b = await open(context, url);
   await chat(a, b);
   await lasts(a, b);
+  await reloaded(b);
   step('what the pages reported');
   same(problems, [], 'problems');
   ok('no console errors, no violations of the content security policy, no requests to elsewhere');

@@ -3,6 +3,7 @@ import mqtt from './mqtt.js';
 
 const ROOM = 'chat/lobby';
 const SHOWN = 200; // messages; the oldest leaves
+const EARLY_MS = 5000; // before a refresh is recommended: a page in the background is slow
 const SOON_MS = 1000; // never asks for a token more often than this
 const LATER_MS = 5000; // until the next try where one has failed
 
@@ -26,11 +27,12 @@ async function post(url, body) {
   return said;
 }
 
-// keep takes a token over, and plans its refresh. Only the server's times are compared, so this machine's clock may be wrong.
+// keep takes a token over, for this window and its reloads, and plans its refresh. Only the server's times are compared, so this machine's clock may be wrong.
 function keep(next) {
   token = { ...token, ...next };
+  sessionStorage.setItem('token', JSON.stringify(token)); // a reload goes on with it: a visitor has a bounded number of tokens
   const early = Date.parse(token.expires_at) - Date.parse(token.refresh_recommended_at);
-  const wait = Math.max(SOON_MS, token.expires_in * 1000 - early - SOON_MS);
+  const wait = Math.max(SOON_MS, token.expires_in * 1000 - early - EARLY_MS);
   plan(refresh, wait);
   el.token.textContent = `${token.username}, until ${new Date(token.expires_at).toLocaleTimeString()}`;
 }
@@ -55,14 +57,16 @@ async function refresh() {
     if (!(err instanceof Refused)) throw err;
     keep(await post('token', {})); // it is over or was revoked: a computer that slept comes here
   }
+  el.error.textContent = '';
+  if (!client) return;
   client.options.username = token.username;
   client.options.password = token.password;
-  el.error.textContent = '';
   el.status.dataset.refreshes++;
 }
 
 async function start() {
-  keep(await post('token', {}));
+  token ??= JSON.parse(sessionStorage.getItem('token'));
+  await (token ? refresh() : post('token', {}).then(keep));
   client = mqtt.connect(token.mqtt, {
     protocolVersion: 5,
     clientId: `web-${crypto.randomUUID()}`,
