@@ -59,6 +59,9 @@ func (w *change) concerns(user string) bool {
 // The Authenticator already says what is in force now.
 func (b *Broker) Changed(number uint64, users []string) {
 	b.look(number, func(o *Organization, w *change) {
+		if l, ok := o.authenticator.Limits(number); ok {
+			o.quota.Store(&l) // for what comes from now on
+		}
 		if w.all = w.all || users == nil; w.users == nil {
 			w.users, w.gone = make(map[string]struct{}), make(map[string]struct{})
 		}
@@ -126,11 +129,8 @@ func (k *changes) names(user string) bool {
 	return changed || ending
 }
 
-// recheck puts into force what has changed: limits, then who may be connected, and what they may hold.
+// recheck puts into force what has changed: who may be connected, and what they may hold. Limits are in force already.
 func (o *Organization) recheck(w *change) {
-	if l, ok := o.authenticator.Limits(o.number); ok {
-		o.quota.Store(&l)
-	}
 	r := readers.Get().(*reader)
 	defer r.release(o.counters)
 	ended, removed := 0, 0

@@ -55,7 +55,9 @@ func (s *switchable) Standing(organization uint64, user, clientID string) (*acce
 
 func (s *switchable) Regrant(old *access.Grant) (*access.Grant, error) { return s.Load().Regrant(old) }
 
-func (s *switchable) Has(organization uint64, user string) bool { return s.Load().Has(organization, user) }
+func (s *switchable) Has(organization uint64, user string) bool {
+	return s.Load().Has(organization, user)
+}
 
 func (s *switchable) Limits(organization uint64) (access.Limits, bool) {
 	return s.Load().Limits(organization)

@@ -25,6 +25,9 @@ var (
 	loginsDesc      = prometheus.NewDesc("cloudsignal_logins_total", "CONNECT packets by result: ok or the reason of the refusal.", []string{"result"}, nil)
 	endsDesc        = prometheus.NewDesc("cloudsignal_connections_ended_total", "Connections that have ended, by reason.", []string{"reason"}, nil)
 	filtersDesc     = prometheus.NewDesc("cloudsignal_filters_refused_total", "Filters of SUBSCRIBE that were refused, by reason.", []string{"reason"}, nil)
+	pausedDesc      = prometheus.NewDesc("cloudsignal_reads_paused_total", "Times that a connection was not read for a while, by the rate it had reached.", []string{"reason"}, nil)
+	forgottenDesc   = prometheus.NewDesc("cloudsignal_sessions_ended_total", "Stored sessions that ended before their time, by reason.", []string{"reason"}, nil)
+	requestsDesc    = prometheus.NewDesc("cloudsignal_api_refused_total", "API requests by what was wrong with them or with the server.", []string{"reason"}, nil)
 	acceptedDesc    = prometheus.NewDesc("cloudsignal_accepted_total", "Connections taken from the network.", []string{"listener"}, nil)
 	handshakeDesc   = prometheus.NewDesc("cloudsignal_handshakes_failed_total", "Connections that ended in TLS or in the WebSocket upgrade.", []string{"listener", "reason"}, nil)
 	pendingDesc     = prometheus.NewDesc("cloudsignal_over_pending_total", "Connections closed because too many were before log-in.", []string{"listener"}, nil)
@@ -35,7 +38,7 @@ type collector struct{ s *Server }
 
 // Describe names the metrics.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{connectionsDesc, subscribedDesc, messagesDesc, dropsDesc, loginsDesc, endsDesc, filtersDesc, acceptedDesc, handshakeDesc, pendingDesc} {
+	for _, d := range []*prometheus.Desc{connectionsDesc, subscribedDesc, messagesDesc, dropsDesc, loginsDesc, endsDesc, filtersDesc, pausedDesc, forgottenDesc, requestsDesc, acceptedDesc, handshakeDesc, pendingDesc} {
 		to <- d
 	}
 }
@@ -62,6 +65,12 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	each(loginsDesc, b.Logins)
 	each(endsDesc, b.Ends)
 	each(filtersDesc, b.Subscribes)
+	each(pausedDesc, b.Paused)
+	each(forgottenDesc, b.Forgotten)
+	a := c.s.api.Counters()
+	each(requestsDesc, map[string]uint64{
+		"rate": a.Limited, "unauthorized": a.Unauthorized, "panic": a.Panics, "error": a.Failed, "rates_forgotten": a.Forgotten,
+	})
 	for _, l := range c.s.listeners {
 		t, name := l.Stats(), string(l.Kind())
 		count(acceptedDesc, t.Accepted, name)
