@@ -291,7 +291,8 @@ func TestKeys(t *testing.T) {
 	if kind, err := access.ParseKey(secret); err != nil || kind != access.SecretKey || key.Masked != access.Mask(secret) || key.Name != "first" {
 		t.Errorf("%+v, %v", key, err)
 	}
-	if keys := must[[]control.Key](t)(o.ListKeys(ctx, "", control.MaxPage)); len(keys) != 2 || !slices.ContainsFunc(keys, func(k control.Key) bool { return reflect.DeepEqual(k, public) }) {
+	keys := must[[]control.Key](t)(o.ListKeys(ctx, "", control.MaxPage))
+	if len(keys) != 2 || !slices.ContainsFunc(keys, func(k control.Key) bool { return reflect.DeepEqual(k, public) }) {
 		t.Errorf("%+v", keys)
 	}
 	f.wantLogin(o, "server", secret, "")
@@ -376,7 +377,8 @@ func TestListKeys(t *testing.T) {
 		}
 		paged = append(paged, page...)
 	}
-	if len(all) != 5 || !reflect.DeepEqual(all, paged) || !slices.Equal(all[0].Scopes, []access.Scope{access.KeysRead, access.UsersWrite}) {
+	if len(all) != 5 || !reflect.DeepEqual(all, paged) ||
+		!slices.Equal(all[0].Scopes, []access.Scope{access.KeysRead, access.UsersWrite}) {
 		t.Errorf("%+v\nin pages %+v", all, paged)
 	}
 	_, err := o.ListKeys(ctx, "", 0)
