@@ -146,7 +146,7 @@ func TestEveryMethodTakesItsScope(t *testing.T) {
 				others = append(others, s)
 			}
 		}
-		restricted := control.Actor{Kind: control.KeyActor, KeyKind: access.RestrictedKey, Organization: id}
+		restricted := control.Actor{Kind: control.KeyActor, ID: secret.ID, KeyKind: access.RestrictedKey, Organization: id}
 		with, without := restricted, restricted
 		with.Scopes, without.Scopes = []access.Scope{scope}, others
 		above := scope == "operator"
@@ -163,7 +163,8 @@ func TestEveryMethodTakesItsScope(t *testing.T) {
 			}
 		}
 	}
-	for _, a := range []control.Actor{secret, legacy, public, guest, {Kind: control.KeyActor, KeyKind: access.RestrictedKey, Organization: id, Scopes: access.Scopes()}} {
+	every := control.Actor{Kind: control.KeyActor, ID: secret.ID, KeyKind: access.RestrictedKey, Organization: id, Scopes: access.Scopes()}
+	for _, a := range []control.Actor{secret, legacy, public, guest, every} {
 		if allows(a, "Delete") {
 			t.Errorf("%s %s deletes the organization", a.Kind, a.KeyKind)
 		}
@@ -174,8 +175,38 @@ func TestEveryMethodTakesItsScope(t *testing.T) {
 			t.Errorf("%s disables its organization: %v", a.Kind, err)
 		}
 	}
-	if !allows(member, "Delete") || allows(secret, "Info") == false {
+	if !allows(member, "Delete") || fault.CodeOf(call(ctx, f.In(secret, id), "Info")) != fault.NotFound {
 		t.Error("the owner does not delete it")
+	}
+}
+
+// TestRevokedKey: it is not known, and what was begun with it goes no further.
+func TestRevokedKey(t *testing.T) {
+	f := fresh(t)
+	ctx := t.Context()
+	o := f.organization("a")
+	fill(t, o)
+	for _, kind := range []access.KeyKind{access.SecretKey, access.PublishableKey, access.RestrictedKey} {
+		n := control.NewKey{Kind: kind, Name: "k"}
+		if kind == access.RestrictedKey {
+			n.Scopes = access.Scopes()
+		}
+		k, secret, err := o.CreateKey(ctx, n)
+		f.do(err)
+		a := must[control.Actor](t)(f.Authenticate(ctx, secret, home))
+		f.do(o.RevokeKey(ctx, k.ID))
+		if _, err := f.Authenticate(ctx, secret, home); fault.CodeOf(err) != fault.Unauthorized {
+			t.Errorf("%s: %v", kind, err)
+		}
+		before := f.dump()
+		for _, name := range everyMethod(t) {
+			if err := call(ctx, f.In(a, a.Organization), name); fault.CodeOf(err) != fault.Unauthorized {
+				t.Errorf("%s by a revoked %s: %v", name, kind, err)
+			}
+		}
+		if f.dump() != before {
+			t.Errorf("%s: something was written", kind)
+		}
 	}
 }
 

@@ -305,6 +305,36 @@ func TestTokensAreBounded(t *testing.T) {
 	f.checkDirectory()
 }
 
+// TestLiveTokensAreBounded: what is in memory has a bound, which a token in the place of another does not touch.
+func TestLiveTokensAreBounded(t *testing.T) {
+	f := fresh(t)
+	ctx := t.Context()
+	o := f.organization("a")
+	info := must[control.OrganizationInfo](t)(o.Info(ctx))
+	f.token(o, control.NewToken{Subject: "ana"})
+	kept, _ := f.directory.Whole(info.ID)
+	for what, tokens := range map[string]int{"identities": 0, "tokens": control.MaxLiveTokens/(control.MaxLiveIdentities-10) + 1} {
+		full, _ := f.directory.Whole(info.ID)
+		for i := range control.MaxLiveIdentities - 1 {
+			if tokens > 0 && i > control.MaxLiveIdentities-10 {
+				break
+			}
+			full.Identities[fmt.Sprint("token_", i)] = access.IdentityRecord{Until: f.now, Tokens: make([]access.TokenRecord, tokens)}
+		}
+		f.directory.Put(full)
+		_, _, err := o.CreateToken(ctx, control.NewToken{Subject: "bo"})
+		wants(t, err, fault.Exhausted, "")
+		_, _, err = o.CreateToken(ctx, control.NewToken{Subject: "ana", Keep: true})
+		if tokens == 0 && err != nil || tokens > 0 && fault.CodeOf(err) != fault.Exhausted {
+			t.Errorf("%s: one more of the same: %v", what, err)
+		}
+		if _, _, err = o.CreateToken(ctx, control.NewToken{Subject: "ana"}); err != nil {
+			t.Errorf("%s: one for another: %v", what, err)
+		}
+		f.directory.Put(kept)
+	}
+}
+
 func TestRuleSetOfToken(t *testing.T) {
 	f := fresh(t)
 	ctx := t.Context()
