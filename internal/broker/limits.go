@@ -90,6 +90,7 @@ func (c *conn) keepPace(r *reader) {
 func (c *conn) pauseUntil(r *reader, at int64) {
 	c.blocked.Store(true)
 	r.flush()
+	c.home.fold(r, c.b.cfg.Now())
 	c.mu.Lock()
 	c.resumeAt = at
 	c.b.wheel.add(c.watch, c.b.at(at))

@@ -54,6 +54,38 @@ func TestChangedWhileLoggingIn(t *testing.T) {
 	s.checkEmpty(t)
 }
 
+// TestTakenBackIsGone: a subscription that the rules have taken back is not on the disk any more, nor is its durable filter, without a
+// restart or a return of the client.
+func TestTakenBackIsGone(t *testing.T) {
+	store := newStore(t)
+	s := newServer(t, func(c *Config) { c.Store = store })
+	p := s.connectPacket("any", "kept", mqtt.V5)
+	p.Properties.Set(mqtt.SessionExpiry)
+	p.Properties.SessionExpiry = 1000
+	c := s.Accept(new(sink)).(*conn)
+	feed(t, c, p, subscribe(1, "gone/#", "$share/g/gone", "stays"))
+	s.put(func(r *access.OrganizationRecord) {
+		rule := access.Rule{ID: "1", User: "any", Topic: "stays", Permission: access.PermitBoth, Effect: access.Allow}
+		r.RuleSets = []access.RuleSet{{ID: "set", Name: "default", Default: true, Rules: []access.Rule{rule}}}
+	})
+	s.home(t).recheck(&change{any: true, all: true})
+	s.settle()
+	subs, err := store.Subscriptions(1, c.owner)
+	if err != nil || len(subs) != 1 || subs[0].Text != "stays" {
+		t.Errorf("on the disk are %v, %v", subs, err)
+	}
+	var filters []string
+	err = store.Filters(1, func(_ engine.Filter, text string) error { filters = append(filters, text); return nil })
+	if err != nil || !slices.Equal(filters, []string{"stays"}) {
+		t.Errorf("durable filters: %v, %v", filters, err)
+	}
+	feed(t, c, subscribe(1, "stays"))
+	if s.Usage(1).Subscriptions != 1 {
+		t.Errorf("%d subscriptions are counted", s.Usage(1).Subscriptions)
+	}
+	c.Closed(nil)
+}
+
 // late changes something when a log-in has just been judged.
 type late struct {
 	Authenticator

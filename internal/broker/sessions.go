@@ -122,7 +122,9 @@ func (c *conn) info(subscriptions bool) (info SessionInfo, waiting []backlog, ok
 	info.Queued, info.QueuedBytes, info.InFlight = int64(messages), int64(bytes), inFlight
 	if k := c.kept; k != nil {
 		info.Queued += int64(k.waiting())
-		info.QueuedBytes += int64(k.bytes)
+		for i := range k.ahead[k.first:] {
+			info.QueuedBytes += entryBytes(k.ahead[k.first+i].message)
+		}
 		for f, sub := range k.filters {
 			waiting = append(waiting, backlog{f, max(k.loaded, sub.since)})
 		}
