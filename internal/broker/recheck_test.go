@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -232,6 +233,15 @@ func benchmarkCrowd(b *testing.B, s *server, conns, filters int) (all []*conn) {
 	return all
 }
 
+// told is a network connection that says when it ends.
+type told struct {
+	sink
+	once sync.Once
+	over chan struct{}
+}
+
+func (n *told) Shutdown() { n.once.Do(func() { close(n.over) }) }
+
 // BenchmarkLiveEffect is from Changed to the client's DISCONNECT, among 1,000 connections of the organization; and the time in which
 // 1,000 connections with 10 subscriptions each are judged again.
 func BenchmarkLiveEffect(b *testing.B) {
@@ -248,11 +258,12 @@ func BenchmarkLiveEffect(b *testing.B) {
 		for b.Loop() {
 			b.StopTimer()
 			enable(false)
-			c, n := s.dial(b, "pub", "one")
+			n := &told{over: make(chan struct{})}
+			c := s.Accept(n).(*conn)
+			feed(b, c, s.connectPacket("pub", "one", mqtt.V5))
 			b.StartTimer()
 			enable(true)
-			<-c.done
-			<-c.left
+			<-n.over
 			if n.writes.Load() != 2 {
 				b.Fatal("the client was not told")
 			}

@@ -250,12 +250,7 @@ func (b *Broker) Terminate(ctx context.Context, number uint64, user string) (int
 	if o == nil {
 		return 0, nil
 	}
-	var all []*conn
-	for _, c := range o.connected() {
-		if c.grant.Load().User == user {
-			all = append(all, c)
-		}
-	}
+	all := o.connected(func(of string) bool { return of == user })
 	for _, c := range all {
 		o.endFor(c, administrative(false))
 	}

@@ -247,7 +247,7 @@ func TestStress(t *testing.T) {
 	s.checkEmpty(t)
 	stats := s.Stats()
 	if stats.Ends["taken_over"] < 100 || stats.Out[0] < 1000 || stats.Out[1] < 1000 || stats.Out[2] < 100 || stats.Drops["queue_full"] == 0 ||
-		stats.Ends["administrative"] == 0 || stats.Ends["disabled"] == 0 || stats.Subscribes["not_authorized"] == 0 {
+		stats.Ends["administrative"] == 0 || stats.Forgotten["deleted"] == 0 || stats.Subscribes["not_authorized"] == 0 {
 		t.Errorf("too little happened: %+v", stats)
 	}
 	select {
