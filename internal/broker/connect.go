@@ -103,6 +103,10 @@ func (c *conn) live(r *reader, p *mqtt.Connect, s *session.Session, accepted ses
 	r.mark(c)
 	c.mu.Unlock()
 	c.regrant(r, nil)
+	if home.overCrowded() {
+		home.count(overConnections)
+		home.endFor(c, overCrowded())
+	}
 	if c.isEnded() {
 		return errEnded
 	}

@@ -30,7 +30,7 @@ func least[N int | int64 | uint32](server, organization N) N {
 // lowered meanwhile is looked at for each message.
 func (b *Broker) sessionLimits(g *access.Grant) session.Limits {
 	l := b.cfg.Limits.Session
-	l.PacketBytes = least(l.PacketBytes, uint32(min(g.Limits.MaxMessageBytes, math.MaxUint32)))
+	l.PacketBytes = least(l.PacketBytes, uint32(min(int64(g.Limits.MaxMessageBytes), math.MaxUint32)))
 	return l
 }
 
@@ -90,6 +90,7 @@ func (c *conn) keepPace(r *reader) {
 func (c *conn) pauseUntil(r *reader, at int64) {
 	c.blocked.Store(true)
 	r.flush()
+	c.home.fold(r, c.b.cfg.Now())
 	c.mu.Lock()
 	c.resumeAt = at
 	c.b.wheel.add(c.watch, c.b.at(at))

@@ -44,6 +44,7 @@ type changes struct {
 type change struct {
 	any     bool                // there is something
 	all     bool                // of everybody, else of users
+	limits  bool                // they are others
 	users   map[string]struct{} // at most maxChangedUsers
 	gone    map[string]struct{} // users that did not exist when they were named: who has such a name later is another one. As many as there were
 	deleted bool                // the organization
@@ -60,7 +61,7 @@ func (w *change) concerns(user string) bool {
 func (b *Broker) Changed(number uint64, users []string) {
 	b.look(number, func(o *Organization, w *change) {
 		if l, ok := o.authenticator.Limits(number); ok {
-			o.quota.Store(&l) // for what comes from now on
+			w.limits = *o.quota.Swap(&l) != l || w.limits // for what comes from now on
 		}
 		if w.all = w.all || users == nil; w.users == nil {
 			w.users, w.gone = make(map[string]struct{}), make(map[string]struct{})
@@ -134,7 +135,7 @@ func (o *Organization) recheck(w *change) {
 	r := readers.Get().(*reader)
 	defer r.release(o.counters)
 	ended, removed := 0, 0
-	conns := o.connected()
+	conns := o.connected(func(user string) bool { return w.limits || w.concerns(user) })
 	live := conns[:0]
 	for i, c := range conns {
 		if w.concerns(c.grant.Load().User) {
@@ -152,7 +153,9 @@ func (o *Organization) recheck(w *change) {
 			r.flush()
 		}
 	}
-	ended += o.endNewest(live)
+	if w.limits {
+		ended += o.endNewest(live)
+	}
 	forgotten := o.endGone(w)
 	if ended > 0 || removed > 0 || forgotten > 0 {
 		o.log.Info("a change is in force", "organization_number", o.number, "connections_ended", ended, "subscriptions_removed", removed,
@@ -160,11 +163,14 @@ func (o *Organization) recheck(w *change) {
 	}
 }
 
-// connected are the connections that a change can reach, oldest first.
-func (o *Organization) connected() (all []*conn) {
+// connected are the connections of some users that a change can reach, oldest first.
+func (o *Organization) connected(of func(user string) bool) (all []*conn) {
 	o.mu.Lock()
 	for _, k := range o.clients {
-		if k.conn != nil && k.conn.grant.Load() != nil {
+		if k.conn == nil {
+			continue
+		}
+		if g := k.conn.grant.Load(); g != nil && of(g.User) {
 			all = append(all, k.conn)
 		}
 	}
@@ -188,10 +194,22 @@ func (o *Organization) endNewest(live []*conn) (ended int) {
 	}
 	for _, c := range live[most:] {
 		o.count(overConnections)
-		o.endFor(c, ending{reason: mqtt.QuotaExceeded, label: overConnections, detail: errConnections.Error(), polite: true})
+		o.endFor(c, overCrowded())
 		ended++
 	}
 	return ended
+}
+
+func overCrowded() ending {
+	return ending{reason: mqtt.QuotaExceeded, label: overConnections, detail: errConnections.Error(), polite: true}
+}
+
+// overCrowded reports whether there are more connections than there may be: the limit was lowered while one logged in.
+func (o *Organization) overCrowded() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	most := o.quota.Load().MaxConnections
+	return most > 0 && o.live > most
 }
 
 // regrant has a connection do what it may now, and ends it if it may not be connected any more; gone are users that are not the

@@ -111,11 +111,12 @@ func (t *retained) room(m *session.Message, most, mostBytes int) bool {
 	if len(m.Payload()) == 0 {
 		return true
 	}
-	size, count := t.bytes+cost(m), t.names.Len()+1
-	if old, had := t.names.Get(m.Topic()); had {
-		size, count = size-cost(old.Message), count-1
+	size := t.bytes + cost(m)
+	if old, had := t.names.Get(m.Topic()); had { // whatever the bounds have become, it does not take more
+		was := cost(old.Message)
+		return size-was <= mostBytes || cost(m) <= was
 	}
-	return count <= most && size <= mostBytes
+	return t.names.Len() < most && size <= mostBytes
 }
 
 // growth is what more m takes on disk than what its topic has.

@@ -122,7 +122,9 @@ func (c *conn) info(subscriptions bool) (info SessionInfo, waiting []backlog, ok
 	info.Queued, info.QueuedBytes, info.InFlight = int64(messages), int64(bytes), inFlight
 	if k := c.kept; k != nil {
 		info.Queued += int64(k.waiting())
-		info.QueuedBytes += int64(k.bytes)
+		for i := range k.ahead[k.first:] {
+			info.QueuedBytes += entryBytes(k.ahead[k.first+i].message)
+		}
 		for f, sub := range k.filters {
 			waiting = append(waiting, backlog{f, max(k.loaded, sub.since)})
 		}
@@ -248,12 +250,7 @@ func (b *Broker) Terminate(ctx context.Context, number uint64, user string) (int
 	if o == nil {
 		return 0, nil
 	}
-	var all []*conn
-	for _, c := range o.connected() {
-		if c.grant.Load().User == user {
-			all = append(all, c)
-		}
-	}
+	all := o.connected(func(of string) bool { return of == user })
 	for _, c := range all {
 		o.endFor(c, administrative(false))
 	}

@@ -89,9 +89,10 @@ func (u *usage) refuse(now time.Time, reason string) {
 }
 
 // take hands over what was counted since it was last called.
-func (u *usage) take(number uint64) []UsageDelta {
+func (u *usage) take(number uint64, now time.Time) []UsageDelta {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.at(now)
 	u.end()
 	all := u.past
 	u.past = nil
@@ -176,7 +177,7 @@ func (b *Broker) Usage(number uint64) Usage {
 // TakeUsage is what all organizations have used since the last call.
 func (b *Broker) TakeUsage() (all []UsageDelta) {
 	for _, o := range b.loaded() {
-		all = append(all, o.usage.take(o.number)...)
+		all = append(all, o.usage.take(o.number, b.cfg.Now())...)
 	}
 	return all
 }

@@ -107,7 +107,7 @@ var table = []mutation{
 	// What the broker makes of it.
 	{"a message whose commit has failed is acknowledged", brokerDir + "publish.go", []edit{
 		{"if err != nil {\n\t\trefusal, refused", "if false {\n\t\trefusal, refused"},
-	}, test{"./" + brokerDir, "^TestFailedSync$"}},
+	}, brokerTest("FailedSync")},
 	{"a cursor passes what is in flight", brokerDir + "kept.go", []edit{
 		{"if oldest := c.session.Oldest(); oldest != 0 {", "if oldest := c.session.Oldest(); oldest != 0 && false {"},
 	}, scenario("cursor_saved")},
@@ -171,6 +171,40 @@ var table = []mutation{
 		{"if right, known := v.remembered(m); known {", "if right, known := v.remembered(m); known && false {"},
 	}, accessTest("UserFailures")},
 	{"guesses tell which names there are", accessDir + "verifier.go", []edit{{"if !t.admitted() {", "if false {"}}, accessTest("AttackDoesNotTellWhoIsThere")},
+	// What changes while clients are connected, and limits.
+	{"subscriptions outlive the rule that allowed them", brokerDir + "recheck.go", []edit{
+		{"if !g.Check(access.Subscribe, []byte(filter)) {", "if !g.Check(access.Subscribe, []byte(filter)) && false {"},
+	}, scenario("rules_changed")},
+	{"what the rules take back stays on the disk", brokerDir + "recheck.go", []edit{
+		{"\t\tc.commitRemoval(x,", "\t\t_ = len(x.operations); func(*removal, event) {}(x,"},
+	}, brokerTest("TakenBackIsGone")},
+	{"a change during the log-in is passed over", brokerDir + "connect.go", []edit{{"\tc.regrant(r, nil)\n", ""}}, brokerTest("ChangedWhileLoggingIn")},
+	{"tokens do not end connections", brokerDir + "deadline.go", []edit{{"if !now.Before(g.Expires) {", "if false {"}}, scenario("tokens")},
+	{"a token's session is kept as long as any", brokerDir + "limits.go", []edit{
+		{"if g.Expires.IsZero() {\n\t\treturn expiry", "if true {\n\t\treturn expiry"},
+	}, scenario("tokens")},
+	{"a crash makes a token's session last longer", brokerDir + "resume.go", []edit{
+		{"a.endsAt = min(a.endsAt, s.EndsAt)", "_ = s.EndsAt"},
+	}, scenario("tokens")},
+	{"a name's next owner inherits its sessions", brokerDir + "recheck.go", []edit{
+		{"if !is(s.user.Value()) {", "if is(s.user.Value()) || true {"},
+	}, scenario("users_deleted_stored")},
+	{"what is revoked still has a will", brokerDir + "will.go", []edit{
+		{"ok && refusal.Why != access.WhyRevoked {", "ok && refusal.Why != \"\" {"},
+	}, scenario("users_changed")},
+	{"what there is no room for is delivered", brokerDir + "limits.go", []edit{{"\t\treturn dropStorage\n", "\t\treturn none\n"}}, scenario("limits_storage")},
+	{"what was cut off stays counted", brokerDir + "janitor.go", []edit{
+		{"\t\t\t\to.cutLog(d, bytes)\n", "\t\t\t\t_ = bytes\n"},
+	}, brokerTest("StorageFigure")},
+	{"a month's messages count in the next", brokerDir + "usage.go", []edit{
+		{"u.month, u.count = now.Format(\"2006-01\"), 0", "u.month = now.Format(\"2006-01\")"},
+	}, brokerTest("UsageMonths")},
+	{"the oldest connections end", brokerDir + "recheck.go", []edit{
+		{"range live[most:] {", "range live[:len(live)-most] {"},
+	}, scenario("limits_lowered")},
+	{"a rate lets all through", brokerDir + "limits.go", []edit{
+		{"\t\tif next-now > int64(time.Second) {", "\t\tif false {"},
+	}, brokerTest("Neighbour")},
 }
 
 const (
@@ -186,6 +220,8 @@ func contract(part string) test  { return test{"./" + store, "^TestContract$/^" 
 
 func controlTest(name string) test { return test{"./" + control, "^Test" + name + "$"} }
 func accessTest(name string) test  { return test{"./" + accessDir, "^Test" + name + "$"} }
+// brokerTest is one test of the broker.
+func brokerTest(name string) test { return test{"./" + brokerDir, "^Test" + name + "$"} }
 
 // scenario is one text scenario.
 func scenario(name string) test { return test{"./test/scenario", "^TestScenarios$/^" + name + "$"} }
