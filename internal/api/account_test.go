@@ -91,7 +91,7 @@ func TestLogInsAreLimitedByAddress(t *testing.T) {
 	if limited != 2 {
 		t.Errorf("%d of 6 were refused for their number, want 2", limited)
 	}
-	f.clock = f.clock.Add(3 * time.Second)
+	f.pass(3 * time.Second)
 	f.call("", "POST", "/v2/login", map[string]any{"email": "p@example.com", "password": "right or wrong"}).want(401)
 	f.call(f.a.secret, "GET", "/v2/me", nil).want(200) // others behind the address go on
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,7 +32,7 @@ type fixture struct {
 	store    *control.Store
 	broker   *broker.Broker
 	log      *bytes.Buffer
-	clock    time.Time // what Config.Now says; it moves by hand
+	passed   atomic.Int64 // what of the clock's time has gone by; it moves by hand
 	operator string
 	a, b     tenant
 	members  int
@@ -56,15 +57,14 @@ type tenant struct {
 }
 
 func newFixture(t testing.TB) *fixture {
-	f := &fixture{t: t, log: new(bytes.Buffer), clock: time.Date(2026, 11, 3, 9, 30, 0, 0, time.UTC), shown: make(map[string]int)}
+	f := &fixture{t: t, log: new(bytes.Buffer), shown: make(map[string]int)}
 	t.Cleanup(f.noSecrets) // the last of all, when nothing writes to the log any more
-	now := func() time.Time { return f.clock }
 	directory := access.NewDirectory()
 	log := slog.New(slog.NewTextHandler(f.log, nil))
 	authenticator := access.NewAuthenticator(directory, access.AuthConfig{})
 	var err error
 	f.store, err = control.Open(t.Context(), control.Options{
-		Path: filepath.Join(t.TempDir(), "control.db"), Directory: directory, Now: now,
+		Path: filepath.Join(t.TempDir(), "control.db"), Directory: directory, Now: f.now,
 		Announce: func(c control.Change) {
 			if c.Deleted {
 				f.broker.Deleted(c.Number)
@@ -78,10 +78,10 @@ func newFixture(t testing.TB) *fixture {
 	disk, err := pebble.Open(pebble.Options{Dir: "store", FS: vfs.NewMem()})
 	f.must(err)
 	t.Cleanup(func() { f.must(disk.Close()) })
-	f.broker, err = broker.New(broker.Config{Authenticator: authenticator, Store: disk, Log: log})
+	f.broker, err = broker.New(broker.Config{Authenticator: authenticator, Store: disk, Log: log, Now: f.now})
 	f.must(err)
 	t.Cleanup(f.broker.Close)
-	f.api = New(Config{Store: f.store, Directory: directory, Live: f.broker, Now: now, Log: log, SignUp: true})
+	f.api = New(Config{Store: f.store, Directory: directory, Live: f.broker, Now: f.now, Log: log, SignUp: true})
 	f.widen()
 	_, err = f.store.EnsureOperator(t.Context(), func(secret string) error { f.operator = secret; return nil })
 	f.must(err)
@@ -89,6 +89,13 @@ func newFixture(t testing.TB) *fixture {
 	f.a, f.b = f.newTenant(), f.newTenant()
 	return f
 }
+
+// now is the clock of everything in the fixture. It begins at half past nine on 3 November 2026.
+func (f *fixture) now() time.Time {
+	return time.Date(2026, 11, 3, 9, 30, 0, 0, time.UTC).Add(time.Duration(f.passed.Load()))
+}
+
+func (f *fixture) pass(d time.Duration) { f.passed.Add(int64(d)) }
 
 // widen makes room for a test's requests, which all come from one address at one moment.
 func (f *fixture) widen() {

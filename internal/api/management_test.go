@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"cloudsignal/internal/access"
+	"cloudsignal/internal/broker"
+	"cloudsignal/internal/control"
 )
 
 type object = map[string]any
@@ -31,7 +33,7 @@ func TestUsers(t *testing.T) {
 	f.call(key, "POST", "/v2/users", object{"name": "ab", "password": f.chosen("2 short")}).wrong(422, "/password")
 
 	f.call(key, "GET", "/v2/users/agent-01", nil).want(200).is("name", "agent-01", "username", "agent-01@"+f.a.id)
-	f.clock = f.clock.Add(time.Minute)
+	f.pass(time.Minute)
 	f.call(key, "PATCH", "/v2/users/agent-01", object{"disabled": true, "rule_set": f.a.ruleSet}).want(200).is("disabled", "true", "display_name", "The first")
 	f.call(key, "GET", "/v2/users/agent-01", nil).want(200).is("disabled", "true", "rule_set", f.a.ruleSet)
 	f.call(key, "PATCH", "/v2/users/agent-01", object{}).want(200).is("disabled", "true", "rule_set", f.a.ruleSet)
@@ -255,10 +257,10 @@ func TestLimits(t *testing.T) {
 
 func TestAudit(t *testing.T) {
 	f := newFixture(t)
-	from := f.clock.Add(time.Hour)
-	f.clock = from
+	f.pass(time.Hour)
+	from := f.now()
 	f.call(f.a.secret, "PATCH", "/v2/users/"+f.a.user, object{"disabled": true}).want(200)
-	f.clock = from.Add(time.Hour)
+	f.pass(time.Hour)
 	f.call(f.a.secret, "PATCH", "/v2/users/"+f.a.user, object{"disabled": false}).want(200)
 	me := f.call(f.a.secret, "GET", "/v2/me", nil).text("id")
 
@@ -269,7 +271,7 @@ func TestAudit(t *testing.T) {
 	}
 	r.is("data.0.at", "2026-11-03T11:30:00.000Z", "data.0.action", "user.update", "data.0.target", f.a.user, "data.0.before.disabled", "true",
 		"data.0.after.disabled", "false", "data.0.actor.kind", "key", "data.0.actor.id", me, "data.0.address", "192.0.2.1", "data.1.after.disabled", "true")
-	until := f.call(f.a.secret, "GET", query+"&until="+f.clock.Format(time.RFC3339), nil).want(200)
+	until := f.call(f.a.secret, "GET", query+"&until="+f.now().Format(time.RFC3339), nil).want(200)
 	until.is("data.0.id", r.text("data.1.id"), "data.1", "<nil>")
 	for _, none := range []string{"&actor=key_nobody", "&action=user.delete", "&target=nobody"} {
 		f.call(f.a.secret, "GET", query+none, nil).want(200).is("data", "[]")
@@ -285,6 +287,25 @@ func TestUsage(t *testing.T) {
 	f := newFixture(t)
 	f.call(f.a.secret, "GET", "/v2/usage", nil).want(200).is("month", "2026-11", "messages", "0", "now.connections", "0", "limits.max_connections", "0")
 	f.call(f.a.secret, "GET", "/v2/usage?month=2026-10", nil).want(200).is("month", "2026-10", "messages", "0")
+
+	record, ok := f.api.config.Directory.Organization(f.a.id)
+	if !ok {
+		t.Fatal("the organization is not in the directory")
+	}
+	totals := control.UsageTotals{Month: "2026-11", Messages: 7, Deliveries: 8, BytesIn: 9, BytesOut: 10, Refused: 11}
+	f.must(f.store.AddUsage(t.Context(), []control.UsageAdd{{Number: record.Number, UsageTotals: totals}}))
+	me := f.call(f.a.secret, "GET", "/v2/me", nil).text("id")
+	grant, err := f.api.config.Directory.KeyGrant(f.a.id, me)
+	f.must(err)
+	for i := range 8 {
+		_, err = f.broker.Publish(t.Context(), grant, &broker.Message{Topic: fmt.Sprint("t/", i%3), Payload: []byte("x"), Retain: true})
+		f.must(err)
+	}
+	f.call(f.operator, "PATCH", "/v2/organizations/"+f.a.id+"/limits", object{"max_retained": 5}).want(200)
+	f.call(f.a.secret, "GET", "/v2/usage", nil).want(200).is("month", "2026-11", "messages", "8", "deliveries", "8", "bytes_in", "9", "bytes_out", "10",
+		"refused", "11", "now.retained", "3", "limits.max_retained", "5")
+	f.call(f.b.secret, "GET", "/v2/usage", nil).want(200).is("messages", "0", "now.retained", "0", "limits.max_retained", "0")
+	f.call(f.a.secret, "GET", "/v2/usage?month=2026-10", nil).want(200).is("messages", "0")
 	for _, month := range []string{"2026-13", "2026", "November", "2026-00"} {
 		f.call(f.a.secret, "GET", "/v2/usage?month="+month, nil).wrong(422, "query month")
 	}
@@ -307,7 +328,7 @@ func TestCallersAreLimited(t *testing.T) {
 	}
 	f.call(f.b.secret, "GET", "/v2/me", nil).want(200)
 	f.call(f.a.session, "GET", "/v2/me", nil).want(200)
-	f.clock = f.clock.Add(time.Second)
+	f.pass(time.Second)
 	f.call(f.a.secret, "GET", "/v2/me", nil).want(200)
 }
 
