@@ -16,7 +16,7 @@ import (
 func (f *fixture) login(o *control.Organization, name, password string) string {
 	f.t.Helper()
 	info := must[control.OrganizationInfo](f.t)(o.Info(f.t.Context()))
-	a := access.NewAuthenticator(f.directory, access.AuthConfig{Failures: -1})
+	a := access.NewAuthenticator(f.directory, access.AuthConfig{Failures: -1, Now: func() time.Time { return f.now }})
 	_, err := a.Login(f.t.Context(), access.Login{Username: []byte(name + "@" + info.ID), Password: []byte(password), HasPassword: true})
 	if err == nil {
 		return ""
@@ -284,14 +284,14 @@ func TestKeys(t *testing.T) {
 	}
 	f.wantAnnounced([]string{"server"})
 	f.now = f.now.Add(time.Second)
-	_, shown, err := o.CreateKey(ctx, control.NewKey{Kind: access.PublishableKey, Name: "second"})
+	public, shown, err := o.CreateKey(ctx, control.NewKey{Kind: access.PublishableKey, Name: "second"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if kind, err := access.ParseKey(secret); err != nil || kind != access.SecretKey || key.Masked != access.Mask(secret) || key.Name != "first" {
 		t.Errorf("%+v, %v", key, err)
 	}
-	if keys := must[[]control.Key](t)(o.ListKeys(ctx, "", control.MaxPage)); len(keys) != 2 {
+	if keys := must[[]control.Key](t)(o.ListKeys(ctx, "", control.MaxPage)); len(keys) != 2 || !slices.ContainsFunc(keys, func(k control.Key) bool { return reflect.DeepEqual(k, public) }) {
 		t.Errorf("%+v", keys)
 	}
 	f.wantLogin(o, "server", secret, "")

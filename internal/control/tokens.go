@@ -103,14 +103,14 @@ func (n *NewToken) validateIdentity() error {
 			n.Subject = key
 		}
 	}
-	if n.Provider == defaultProvider {
-		n.Subject = strings.ToLower(n.Subject) // an e-mail address
-	}
 	switch {
 	case len(n.Provider) > maxProvider || !isPrintable(n.Provider):
 		return fault.Field("provider", "must have at most %d printable characters", maxProvider)
 	case len(n.Subject) > maxSubject || !isPrintable(n.Subject):
 		return fault.Field("subject", "must have at most %d bytes, all of printable characters", maxSubject)
+	}
+	if key, err := checkEmail("subject", n.Subject); err == nil && n.Provider == defaultProvider {
+		n.Subject = key // one mailbox is one identity; what is no address keeps its case
 	}
 	return nil
 }
