@@ -3,8 +3,10 @@ package broker
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -48,6 +50,10 @@ func (s *sink) LoggedIn()            {}
 type server struct {
 	*Broker
 	passwords map[string]string
+
+	mu        sync.Mutex
+	directory *access.Directory
+	record    access.OrganizationRecord
 }
 
 const acme = "org_acme00000000"
@@ -75,9 +81,9 @@ func newServer(t testing.TB, change func(*Config)) *server {
 		s.passwords[user] = password
 		record.Users[user] = access.UserRecord{PasswordHash: hash}
 	}
-	directory := access.NewDirectory()
-	directory.Put(record)
-	cfg := Config{Authenticator: access.NewAuthenticator(directory, access.AuthConfig{Failures: -1})}
+	s.directory, s.record = access.NewDirectory(), record
+	s.directory.Put(record)
+	cfg := Config{Authenticator: access.NewAuthenticator(s.directory, access.AuthConfig{Failures: -1})}
 	if change != nil {
 		change(&cfg)
 	}
@@ -90,6 +96,21 @@ func newServer(t testing.TB, change func(*Config)) *server {
 	}
 	t.Cleanup(s.Close) // again, where the test does it
 	return s
+}
+
+// change changes the organization's record, and tells the broker.
+func (s *server) change(users []string, f func(r *access.OrganizationRecord)) {
+	s.put(f)
+	s.Changed(1, users)
+}
+
+func (s *server) put(f func(r *access.OrganizationRecord)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.record.Users = maps.Clone(s.record.Users)
+	s.record.Revision++
+	f(&s.record)
+	s.directory.Put(s.record)
 }
 
 // newStore is a store in memory. It is closed behind the broker.
@@ -224,6 +245,10 @@ func (s *server) checkEmpty(t *testing.T) {
 	o := s.home(t)
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.live != 0 || o.sessions != 0 || len(o.recorded) != 0 || o.held.Load() != 0 || o.logged.Load() != 0 {
+		t.Errorf("%d connections, %d sessions, %d client identifiers with records, %d subscriptions and %d bytes of the log are counted",
+			o.live, o.sessions, len(o.recorded), o.held.Load(), o.logged.Load())
+	}
 	if len(o.clients) != 0 || len(o.groups) != 0 || o.tree.Len() != 0 || len(o.filters) != 0 {
 		t.Errorf("%d clients, %d groups, %d filters and %d durable ones are left", len(o.clients), len(o.groups), o.tree.Len(), len(o.filters))
 	}

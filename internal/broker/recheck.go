@@ -274,10 +274,10 @@ func endingFor(g *access.Grant, err error) ending {
 	switch why := refusal.Why; {
 	case why == access.WhyExpired:
 		e.reason, e.label, e.detail = mqtt.MaximumConnectTime, whyExpired, "the token has expired"
+	case why == access.WhyRevoked && g.Server:
+		e.label, e.detail = whyRevoked, "the key was revoked"
 	case why == access.WhyRevoked:
 		e.label, e.detail = whyRevoked, "the token was revoked"
-	case why == access.WhyWrongPassword && g.Server:
-		e.label, e.detail = whyRevoked, "the key was revoked"
 	case why == access.WhyWrongPassword:
 		e.label, e.detail = whyRotated, "the password was changed"
 	case why == access.WhyDisabled:

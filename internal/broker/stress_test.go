@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -13,6 +14,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"cloudsignal/internal/access"
+	"cloudsignal/internal/fault"
 	"cloudsignal/internal/mqtt"
 	"cloudsignal/internal/transport"
 )
@@ -215,14 +218,22 @@ func TestStress(t *testing.T) {
 		c.Limits.Session.QueueBytes = 2000
 		c.Limits.Session.OutboundBytes = 1000
 	})
-	var running sync.WaitGroup
+	var running, owner sync.WaitGroup
+	turns := make(chan struct{}, 1)
+	owner.Go(func() { s.govern(t, rand.New(rand.NewPCG(1, 3)), turns) })
 	all := make([]*worker, workers)
 	for i := range all {
 		w := &worker{Rand: rand.New(rand.NewPCG(uint64(i), 2)), s: s}
 		all[i] = w
 		running.Go(func() {
-			for range steps {
+			for i := range steps {
 				w.step()
+				if i%50 == 0 {
+					select {
+					case turns <- struct{}{}:
+					default:
+					}
+				}
 			}
 			for i := range w.slots {
 				w.finish(i, io.EOF)
@@ -230,10 +241,13 @@ func TestStress(t *testing.T) {
 		})
 	}
 	running.Wait()
+	close(turns)
+	owner.Wait()
 	s.endSessions(t)
 	s.checkEmpty(t)
 	stats := s.Stats()
-	if stats.Ends["taken_over"] < 100 || stats.Out[0] < 1000 || stats.Out[1] < 1000 || stats.Out[2] < 100 || stats.Drops["queue_full"] == 0 {
+	if stats.Ends["taken_over"] < 100 || stats.Out[0] < 1000 || stats.Out[1] < 1000 || stats.Out[2] < 100 || stats.Drops["queue_full"] == 0 ||
+		stats.Ends["administrative"] == 0 || stats.Ends["disabled"] == 0 || stats.Subscribes["not_authorized"] == 0 {
 		t.Errorf("too little happened: %+v", stats)
 	}
 	select {
@@ -250,6 +264,75 @@ func TestStress(t *testing.T) {
 		for _, p := range w.all {
 			p.check(t)
 		}
+	}
+}
+
+// govern changes what the organization's clients may do, and looks at them, once a turn. In the end things are as they were.
+func (s *server) govern(t *testing.T, r *rand.Rand, turns <-chan struct{}) {
+	first := s.record
+	restore := func() {
+		s.change(nil, func(r *access.OrganizationRecord) {
+			r.Users, r.RuleSets, r.Limits = first.Users, first.RuleSets, first.Limits
+		})
+	}
+	defer restore()
+	for range turns {
+		s.meddle(t, r)
+		if r.IntN(2) == 0 {
+			restore()
+		}
+	}
+}
+
+func (s *server) meddle(t *testing.T, r *rand.Rand) {
+	ctx, id := context.Background(), fmt.Sprintf("id-%d", r.IntN(6))
+	var err error
+	switch r.IntN(12) {
+	case 0, 1:
+		topic := []string{"t", "a/#", "a/+", "none"}[r.IntN(4)]
+		s.change(nil, func(r *access.OrganizationRecord) {
+			rule := access.Rule{ID: "9", User: "any", Topic: topic, Permission: access.PermitBoth, Effect: access.Allow}
+			r.RuleSets = []access.RuleSet{{ID: "set", Name: "default", Default: true, Rules: []access.Rule{rule}}}
+		})
+	case 2:
+		any := s.record.Users["any"]
+		s.change([]string{"any"}, func(r *access.OrganizationRecord) { delete(r.Users, "any") })
+		s.change([]string{"any"}, func(r *access.OrganizationRecord) { r.Users["any"] = any })
+	case 3:
+		for _, disabled := range []bool{true, false} { // at once: who cannot log in does nothing
+			s.change([]string{"any"}, func(r *access.OrganizationRecord) {
+				u := r.Users["any"]
+				u.Disabled = disabled
+				r.Users["any"] = u
+			})
+		}
+	case 4, 5:
+		limits := access.Limits{MaxConnections: r.IntN(20), MaxSubscriptions: r.IntN(4), MaxSessions: r.IntN(9), MaxRetained: r.IntN(3), MaxStorageBytes: int64(r.IntN(3000))}
+		s.change([]string{}, func(r *access.OrganizationRecord) { r.Limits = limits })
+	case 6:
+		_, err = s.Disconnect(ctx, 1, id, r.IntN(2) == 0)
+	case 7:
+		_, err = s.Terminate(ctx, 1, "any")
+	case 8:
+		_, err = s.Sessions(1, SessionQuery{Limit: 3})
+	case 9:
+		_, _, err = s.Session(1, id)
+	case 10:
+		if _, err = s.Retained(1, "", "", 5); err == nil {
+			_, err = s.DeleteRetained(ctx, 1, "t")
+		}
+		s.home(t).trimSoon.Store(true)
+	default:
+		var g *access.Grant
+		if g, err = s.cfg.Authenticator.Standing(1, "server", ""); err == nil {
+			_, err = s.Publish(ctx, g, &Message{Topic: "a/b", Payload: []byte("x"), QoS: uint8(r.IntN(3)), Retain: r.IntN(3) == 0})
+		}
+		if fault.CodeOf(err) == fault.Exhausted {
+			err = nil
+		}
+	}
+	if err != nil {
+		t.Error(err)
 	}
 }
 

@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"errors"
+
 	"cloudsignal/internal/access"
 	"cloudsignal/internal/session"
 )
@@ -10,7 +12,7 @@ import (
 func (c *conn) inForce() *access.Grant {
 	old := c.grant.Load()
 	now, err := c.b.cfg.Authenticator.Regrant(old)
-	if err != nil && !old.Server {
+	if refusal, ok := errors.AsType[*access.Refusal](err); ok && refusal.Why != access.WhyRevoked {
 		now, err = c.b.cfg.Authenticator.Standing(old.OrganizationNumber, old.User, old.ClientID)
 	}
 	if err != nil {

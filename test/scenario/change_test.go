@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"cloudsignal/internal/access"
 	"cloudsignal/internal/broker"
@@ -18,6 +19,9 @@ import (
 //	rotate USER@ORG                         a new password, which the next connect as= uses; of server: its key is revoked, and another made
 //	delete USER@ORG, create USER@ORG        the user, or with @ORG alone the organization
 //	renew USER@ORG                          creates or enables it, with a new password
+//	token NAME@ORG ttl=D [id=T]             a temporary token for a user whose name is token_NAME, for connect as=token_NAME@ORG; beside others
+//	refresh NAME@ORG ttl=D [id=T]           a new password and end; the old password stays until its own
+//	revoke NAME@ORG [id=T]                  a token, not the others
 //	limit ORG KEY=N ...                     limits, see limitKeys; those that are not named stay
 //	usage ORG                               what it takes and has used
 //	sessions ORG [user=U] [connected=1|0]   the sessions, two to a page
@@ -34,6 +38,8 @@ func (s *scenario) organize(verb string, f []string) (known bool, err error) {
 	switch verb {
 	case "disable", "enable", "rotate", "delete", "create", "renew":
 		return true, s.world.changeUser(verb, f[0])
+	case "token", "refresh", "revoke":
+		return true, s.world.token(verb, f[0], parseArgs(f[1:]))
 	case "limit":
 		return true, s.world.limit(f[0], parseArgs(f[1:]))
 	case "usage", "sessions", "session", "kick", "terminate", "retained", "unretain", "post":
@@ -102,6 +108,44 @@ func (w *world) changeUser(verb, who string) error {
 			u.PasswordHash, w.passwords[who] = hash, password
 		}
 		r.Users[user] = u
+		return nil
+	})
+}
+
+// token makes, refreshes or revokes one.
+func (w *world) token(verb, who string, a args) error {
+	name, org, _ := strings.Cut(who, "@")
+	user, id := "token_"+name, a.text("id", "tok_1")
+	ttl, err := time.ParseDuration(a.text("ttl", "0s"))
+	if err != nil {
+		return err
+	}
+	return w.change(org, []string{user}, func(r *access.OrganizationRecord) error {
+		r.Identities = maps.Clone(r.Identities)
+		if r.Identities == nil {
+			r.Identities = make(map[string]access.IdentityRecord)
+		}
+		i := r.Identities[user]
+		i.Tokens = slices.Clone(i.Tokens)
+		at := slices.IndexFunc(i.Tokens, func(t access.TokenRecord) bool { return t.ID == id })
+		if verb == "revoke" {
+			i.Tokens = slices.Delete(i.Tokens, at, at+1)
+			r.Identities[user] = i
+			return nil
+		}
+		password, err := access.NewKey(w.rand, access.TokenPassword)
+		if err != nil {
+			return err
+		}
+		w.passwords[user+"@"+org] = password
+		if at < 0 {
+			at, i.Tokens = len(i.Tokens), append(i.Tokens, access.TokenRecord{ID: id, Permission: access.PermitBoth})
+		}
+		t := &i.Tokens[at]
+		t.Expires = time.Now().Add(ttl)
+		t.Passwords = append(slices.Clone(t.Passwords), access.TokenPassHash{Hash: access.HashKey(password), Expires: t.Expires})
+		i.Until = t.Expires
+		r.Identities[user] = i
 		return nil
 	})
 }
