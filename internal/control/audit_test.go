@@ -78,13 +78,11 @@ func TestEveryChangeIsAudited(t *testing.T) {
 		if !system && !token && e.Actor != (control.AuditActor{Kind: control.MemberActor, ID: up.Member.ID, Name: ana.Email}) {
 			t.Errorf("%+v", e)
 		}
+		if token && (e.Actor.Kind != control.TokenActor || e.Actor.ID != e.Target || !strings.HasPrefix(e.Actor.Name, "token_")) {
+			t.Errorf("%+v", e)
+		}
 		if i > 0 && e.ID <= all[i-1].ID {
 			t.Errorf("%s after %s", e.ID, all[i-1].ID)
-		}
-		for _, detail := range []json.RawMessage{e.Before, e.After} {
-			if detail != nil && !json.Valid(detail) {
-				t.Errorf("%s", detail)
-			}
 		}
 	}
 	if !slices.Equal(got, everyAction) {
@@ -102,6 +100,13 @@ func TestEveryChangeIsAudited(t *testing.T) {
 // checkDetails looks at what was and what became.
 func checkDetails(t *testing.T, all []control.AuditEntry, rule string) {
 	t.Helper()
+	for _, e := range all {
+		for _, detail := range []json.RawMessage{e.Before, e.After} {
+			if detail != nil && !json.Valid(detail) {
+				t.Errorf("%s", detail)
+			}
+		}
+	}
 	for i, want := range map[int][2]string{
 		3: {`{"name":"Ana's Workspace","disabled":false}`, `{"name":"renamed","disabled":false}`}, 4: {`{}`, `{"max_connections":7}`},
 		6: {`{"disabled":false}`, `{"disabled":true}`}, 7: {``, `{"chosen":false}`}, 8: {``, `{"chosen":true}`}, 9: {`{"disabled":true}`, ``},

@@ -311,3 +311,74 @@ func TestKeys(t *testing.T) {
 	wants(t, o.RevokeKey(ctx, key.ID), fault.NotFound, "")
 	f.checkDirectory()
 }
+
+func TestRotateKey(t *testing.T) {
+	f := fresh(t)
+	ctx := t.Context()
+	o, other := f.organization("a"), f.organization("b")
+	info := must[control.OrganizationInfo](t)(o.Info(ctx))
+	key, old, err := o.CreateKey(ctx, control.NewKey{Kind: access.SecretKey, Name: "k"})
+	f.do(err)
+	a := access.NewAuthenticator(f.directory, access.AuthConfig{KeyUsed: f.KeyUsed, Now: func() time.Time { return f.now }})
+	g, err := a.Login(ctx, access.Login{Username: []byte("server@" + info.ID), Password: []byte(old), HasPassword: true})
+	f.do(err)
+	if k := must[control.Key](t)(o.Key(ctx, key.ID)); !k.LastUsedAt.Equal(f.now) {
+		t.Errorf("%+v", k)
+	}
+	f.announced()
+	rotated, secret, err := o.RotateKey(ctx, key.ID)
+	if err != nil || rotated.ID != key.ID || rotated.Name != "k" || rotated.Masked != access.Mask(secret) || secret == old {
+		t.Errorf("%+v, %v", rotated, err)
+	}
+	f.wantAnnounced([]string{"server"})
+	f.wantLogin(o, "server", old, access.WhyWrongPassword)
+	f.wantLogin(o, "server", secret, "")
+	if _, err := a.Regrant(g); err == nil || err.(*access.Refusal).Why != access.WhyRevoked {
+		t.Errorf("what logged in with the old secret: %v", err)
+	}
+	if _, err := f.Authenticate(ctx, old, home); fault.CodeOf(err) != fault.Unauthorized {
+		t.Error(err)
+	}
+	f.exec(`UPDATE api_keys SET kind = 'cs'`) // as they once were
+	if legacy, secret, err := o.RotateKey(ctx, key.ID); err != nil || legacy.Kind != access.SecretKey || !strings.HasPrefix(secret, "sk_") {
+		t.Errorf("%+v, %v", legacy, err)
+	}
+	_, _, err = other.RotateKey(ctx, key.ID)
+	wants(t, err, fault.NotFound, "")
+	_, err = o.Key(ctx, "key_none")
+	wants(t, err, fault.NotFound, "")
+	for field, n := range map[string]control.NewKey{
+		"scopes":    {Kind: access.RestrictedKey, Name: "k"},
+		"scopes[1]": {Kind: access.RestrictedKey, Name: "k", Scopes: []access.Scope{access.UsersRead, "users"}},
+		"scopes[2]": {Kind: access.RestrictedKey, Name: "k", Scopes: []access.Scope{access.UsersRead, access.KeysRead, access.UsersRead}},
+	} {
+		_, _, err := o.CreateKey(ctx, n)
+		wants(t, err, fault.Invalid, field)
+	}
+	_, _, err = o.CreateKey(ctx, control.NewKey{Kind: access.SecretKey, Name: "k", Scopes: []access.Scope{access.UsersRead}})
+	wants(t, err, fault.Invalid, "scopes")
+	f.checkDirectory()
+}
+
+func TestListKeys(t *testing.T) {
+	f := fresh(t)
+	ctx := t.Context()
+	o := f.organization("a")
+	for range 5 {
+		f.key(o, access.RestrictedKey, access.KeysRead, access.UsersWrite)
+	}
+	all := must[[]control.Key](t)(o.ListKeys(ctx, "", 10))
+	var paged []control.Key
+	for after := ""; len(paged) < 5; after = paged[len(paged)-1].ID {
+		page := must[[]control.Key](t)(o.ListKeys(ctx, after, 2))
+		if len(page) == 0 {
+			break
+		}
+		paged = append(paged, page...)
+	}
+	if len(all) != 5 || !reflect.DeepEqual(all, paged) || !slices.Equal(all[0].Scopes, []access.Scope{access.KeysRead, access.UsersWrite}) {
+		t.Errorf("%+v\nin pages %+v", all, paged)
+	}
+	_, err := o.ListKeys(ctx, "", 0)
+	wants(t, err, fault.Invalid, "limit")
+}

@@ -63,8 +63,9 @@ func (c *changer) change(ctx context.Context) (err error) {
 		}
 	case 2:
 		off, connections := c.IntN(2) == 0, c.IntN(9)
-		_, err = o.Update(ctx, control.OrganizationUpdate{Disabled: &off})
-		_, err = o.SetLimits(ctx, control.LimitsUpdate{MaxConnections: &connections})
+		if _, err = o.Update(ctx, control.OrganizationUpdate{Disabled: &off}); c.IntN(2) == 0 {
+			_, err = o.SetLimits(ctx, control.LimitsUpdate{MaxConnections: &connections})
+		}
 	case 3, 4, 5, 6:
 		n := control.NewUser{Name: c.name()}
 		if c.IntN(2) == 0 {
@@ -193,7 +194,7 @@ func TestRandomChanges(t *testing.T) {
 		if err == nil {
 			done++
 		}
-		if step%20 == 19 {
+		if step%50 == 49 {
 			f.checkDirectory()
 			open += c.checkTokens(t.Context())
 		}

@@ -61,8 +61,7 @@ func TestRuleOrder(t *testing.T) {
 				default:
 					f.do(err)
 					rule := model[at]
-					rule.Topic, rule.Effect = topic, effect
-					if got != rule {
+					if rule.Topic, rule.Effect = topic, effect; got != rule {
 						r.Fatalf("%+v, want %+v", got, rule)
 					}
 					model = slices.Insert(slices.Delete(model, at, at+1), where, rule)
