@@ -36,15 +36,19 @@ var needed = map[string]access.Scope{
 	"DeleteRule": access.RulesWrite,
 	"CreateKey":  access.KeysWrite, "Key": access.KeysRead, "ListKeys": access.KeysRead, "RotateKey": access.KeysWrite, "RevokeKey": access.KeysWrite,
 	"CreateToken": access.TokensWrite, "Token": access.TokensRead, "ListTokens": access.TokensRead, "RevokeToken": access.TokensWrite,
-	"Audit": access.AuditRead, "Usage": access.UsageRead,
+	"Audit": access.AuditRead, "Usage": access.UsageRead, "Note": access.SessionsWrite,
 }
 
-// call calls a method with a context and zero values.
+// call calls a method with a context and zero values; Note is told to take what is needed.
 func call(ctx context.Context, o *control.Organization, name string) error {
 	m := reflect.ValueOf(o).MethodByName(name)
 	args := []reflect.Value{reflect.ValueOf(ctx)}
 	for i := 1; i < m.Type().NumIn(); i++ {
-		args = append(args, reflect.Zero(m.Type().In(i)))
+		arg := reflect.Zero(m.Type().In(i))
+		if arg.Type() == reflect.TypeFor[access.Scope]() {
+			arg = reflect.ValueOf(needed[name])
+		}
+		args = append(args, arg)
 	}
 	out := m.Call(args)
 	err, _ := out[len(out)-1].Interface().(error)

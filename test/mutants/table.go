@@ -205,6 +205,31 @@ var table = []mutation{
 	{"a rate lets all through", brokerDir + "limits.go", []edit{
 		{"\t\tif next-now > int64(time.Second) {", "\t\tif false {"},
 	}, brokerTest("Neighbour")},
+
+	// The token service, publishing, sessions and retained messages over HTTP.
+	{"a key makes tokens for another organization", apiDir + "tokens.go", []edit{{`if organization != "" {`, `if organization != "" && false {`}}, apiTest("TokenErrors")},
+	{"refreshing tells which tokens there are", apiDir + "tokens.go", []edit{
+		{"case fault.NotFound, fault.Unauthorized:", "case fault.Unauthorized:"},
+	}, apiTest("TokenErrors")},
+	{"guesses at a token are not limited", apiDir + "tokens.go", []edit{
+		{"a.config.Now()); !v.ok {\n\t\t\treturn nil, limitedBy(c.id, a.guessing, v)", "a.config.Now()); false {\n\t\t\treturn nil, limitedBy(c.id, a.guessing, v)"},
+	}, apiTest("GuessingPasswords")},
+	{"a key in the body is not counted", apiDir + "tokens.go", []edit{
+		{"a.config.Now()); !v.ok {\n\t\t\treturn nil, limitedBy(c.id, a.minting, v)", "a.config.Now()); false {\n\t\t\treturn nil, limitedBy(c.id, a.minting, v)"},
+	}, apiTest("MakingTokensIsLimited")},
+	{"two identities are one", apiDir + "tokens.go", []edit{{"Provider: ownProvider, Subject", "Provider: nativeProvider, Subject"}}, apiTest("Identities")},
+	{"replace_existing is not heard", apiDir + "tokens.go", []edit{{"Keep: b.Replace != nil && !*b.Replace", "Keep: false"}}, apiTest("ReplaceToken")},
+	{"a publishable key publishes as the server", apiDir + "publish.go", []edit{
+		{"if actor.Kind != control.KeyActor {", "if actor.Kind != control.KeyActor || actor.KeyKind != access.SecretKey {"},
+	}, apiTest("PublishRules")},
+	{"a payload in base64 is sent as it is", apiDir + "publish.go", []edit{{"if encoding != inBase64 {", "if true {"}}, apiTest("PublishPayloads")},
+	{"QoS 0 is published at QoS 1", apiDir + "publish.go", []edit{{"QoS: uint8(*b.QoS)", "QoS: max(1, uint8(*b.QoS))"}}, apiTest("PublishOptions")},
+	{"a page of retained messages that was cut is the last", apiDir + "retained.go", []edit{{"if size >= broker.RetainedPage {", "if false {"}}, apiTest("RetainedPagesAreBounded")},
+	{"a page of retained messages has no bound", brokerDir + "retained_view.go", []edit{{"if size < RetainedPage {", "if true {"}}, apiTest("RetainedPagesAreBounded")},
+	{"a session is ended without an entry in the audit", apiDir + "sessions.go", []edit{
+		{"if err := a.own(ctx).Note(ctx, access.SessionsWrite, action, clientID, before, nil); err != nil {", "if err := error(nil); before == nil {"},
+	}, apiTest("Disconnect")},
+	{"another organization's user is taken for one's own", apiDir + "sessions.go", []edit{{"if !own || !a.config", "if !own && false || !a.config"}}, apiTest("Terminate")},
 }
 
 const (
@@ -212,6 +237,7 @@ const (
 	brokerDir = "internal/broker/"
 	control   = "internal/control/"
 	accessDir = "internal/access/"
+	apiDir    = "internal/api/"
 )
 
 // storeTest is one test of the store, contract one part of the contract over memory.
@@ -219,6 +245,7 @@ func storeTest(name string) test { return test{"./" + store, "^Test" + name + "$
 func contract(part string) test  { return test{"./" + store, "^TestContract$/^" + part + "$"} }
 
 func controlTest(name string) test { return test{"./" + control, "^Test" + name + "$"} }
+func apiTest(name string) test     { return test{"./" + apiDir, "^Test" + name + "$"} }
 func accessTest(name string) test  { return test{"./" + accessDir, "^Test" + name + "$"} }
 // brokerTest is one test of the broker.
 func brokerTest(name string) test { return test{"./" + brokerDir, "^Test" + name + "$"} }

@@ -10,6 +10,7 @@ const LATER_MS = 5000; // until the next try where one has failed
 const el = Object.fromEntries(['status', 'token', 'log', 'sending', 'message', 'send', 'error'].map((id) => [id, document.getElementById(id)]));
 let token; // {username, password, token_id, ...}
 let client;
+let refused = false; // the last try to connect: mqtt.js makes no other by itself
 let timer;
 
 class Refused extends Error {}
@@ -61,6 +62,8 @@ async function refresh() {
   if (!client) return;
   client.options.username = token.username;
   client.options.password = token.password;
+  if (refused) client.reconnect();
+  refused = false;
   el.status.dataset.refreshes++;
 }
 
@@ -85,7 +88,9 @@ async function start() {
   client.on('disconnect', (packet) => { el.error.textContent = packet.properties?.reasonString ?? ''; });
   client.on('error', (err) => {
     el.error.textContent = err.message;
-    if (err.code === 0x86 || err.code === 0x87) plan(refresh, SOON_MS); // the token is not valid any more
+    if (!Number.isInteger(err.code)) return; // not the server's answer
+    refused = true;
+    plan(refresh, SOON_MS); // the token is not valid any more, or the server was busy
   });
 }
 
