@@ -276,6 +276,20 @@ func (w *world) lives(c *client.Client) {
 }
 
 // subscribe subscribes, which must be granted, at QoS 1.
+// until asks until ok: what follows a change on live connections is behind the answer.
+func (w *world) until(what string, ok func() bool) {
+	w.t.Helper()
+	again, end := time.NewTicker(5*time.Millisecond), time.After(patience)
+	defer again.Stop()
+	for !ok() {
+		select {
+		case <-again.C:
+		case <-end:
+			w.t.Fatal("not so: " + what)
+		}
+	}
+}
+
 func (w *world) subscribe(c *client.Client, filters ...string) {
 	w.t.Helper()
 	for i, r := range w.trySubscribe(c, filters...) {

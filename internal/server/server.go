@@ -40,6 +40,7 @@ type Server struct {
 	leaf      *x509.Certificate
 	control   *control.Store
 	directory *access.Directory
+	verifier  *access.Verifier // of users' and of members' passwords: one pool
 	store     *pebble.Store
 	broker    *broker.Broker // nil until it is started: nobody is connected whom a change could touch
 	api       *api.API
@@ -87,8 +88,10 @@ func (s *Server) start(ctx context.Context) error {
 	s.closers = append(s.closers, unlock)
 
 	s.directory = access.NewDirectory()
+	s.verifier = access.NewVerifier(access.AuthConfig{})
 	s.control, err = control.Open(ctx, control.Options{
-		Path: filepath.Join(s.cfg.Data, "control.db"), Directory: s.directory, Announce: s.changed, MinTokenTTL: duration(s.cfg.TokenFloor),
+		Path: filepath.Join(s.cfg.Data, "control.db"), Directory: s.directory, Announce: s.changed, Verifier: s.verifier,
+		MinTokenTTL: duration(s.cfg.TokenFloor),
 	})
 	if err != nil {
 		return withCause("opening the control database", err)
@@ -116,6 +119,7 @@ func (s *Server) changed(c control.Change) {
 	switch {
 	case s.broker == nil:
 	case c.Deleted:
+		s.log.Info("an organization was deleted", "organization", c.Organization, "organization_number", c.Number) // its audit is gone with it
 		s.broker.Deleted(c.Number)
 	default:
 		s.broker.Changed(c.Number, c.Users)
@@ -139,7 +143,7 @@ func (s *Server) startBroker() error {
 	limits.DefaultExpiry, limits.MaxExpiry = seconds(s.cfg.SessionExpiry), seconds(s.cfg.MaxSessionExpiry)
 	limits.WillGrace = duration(s.cfg.WillGrace)
 	s.broker, err = broker.New(broker.Config{
-		Authenticator: access.NewAuthenticator(s.directory, access.AuthConfig{}), Store: store, Log: s.log, Limits: limits,
+		Authenticator: access.NewAuthenticator(s.directory, access.AuthConfig{Verifier: s.verifier, KeyUsed: s.control.KeyUsed}), Store: store, Log: s.log, Limits: limits,
 	})
 	if err != nil {
 		return fmt.Errorf("loading the store in %s: %w", dir, err)

@@ -247,6 +247,7 @@ func contract(part string) test  { return test{"./" + store, "^TestContract$/^" 
 func controlTest(name string) test { return test{"./" + control, "^Test" + name + "$"} }
 func apiTest(name string) test     { return test{"./" + apiDir, "^Test" + name + "$"} }
 func accessTest(name string) test  { return test{"./" + accessDir, "^Test" + name + "$"} }
+
 // brokerTest is one test of the broker.
 func brokerTest(name string) test { return test{"./" + brokerDir, "^Test" + name + "$"} }
 
