@@ -53,13 +53,15 @@ type AuthConfig struct {
 	// with WhyBusy. Default 512.
 	Queue int
 	// Failures is the number of refused log-ins in Window after which an address gets WhyTooManyFailures from the
-	// organization it tried, whatever it sends. Defaults 100 and one minute; negative: no limit.
+	// organization it tried, unless the password is right and cannot be guessed (made by the server, a key, a token), or
+	// the user has logged in from there lately. Defaults 100 and one minute; negative: no limit.
 	Failures int
 	Window   time.Duration
 	// UserFailures is the number of refused log-ins of one user in Window, from wherever, after which addresses that have failed on it
-	// lately are refused at once, and others get UserRate verifications a second among them. What is quick to verify, or
-	// is remembered, always passes: who has the password is not locked out. Defaults 50 and 5; negative: no limit,
-	// which it also is without Failures.
+	// lately are refused at once, and others get UserRate verifications a second among them, passwords that are remembered
+	// included: else right guesses would show at once. What cannot be guessed always passes, and who logs in from where the user has
+	// logged in lately: the owner is not locked out. Defaults 50 and 5; negative: no limit, which it also is without
+	// Failures.
 	UserFailures int
 	UserRate     int
 	// Verifier is one that others use too; then Rand, Workers, Queue, Failures and Window are not looked at. Default: one
@@ -105,9 +107,6 @@ func (a *Authenticator) Login(ctx context.Context, l Login) (*Grant, error) {
 		}
 	}
 	try := a.verifier.attempt(l.Address, wanted, name)
-	if try.blocked() {
-		return nil, refuse(WhyTooManyFailures)
-	}
 	var grant *Grant
 	switch {
 	case err != nil:

@@ -333,6 +333,13 @@ func TestBusyIsNoFailure(t *testing.T) {
 	f.accepted("made@"+orgA, f.password["made@"+orgA])
 }
 
+func (f *fixture) fromAccepted(address, username, password string) {
+	f.t.Helper()
+	if _, err := f.from(netip.MustParseAddr(address), username, password); err != nil {
+		f.t.Errorf("%s from %s: %v", username, address, err)
+	}
+}
+
 func TestFailureLimit(t *testing.T) {
 	f := newFixture(t, AuthConfig{Failures: 3, Window: time.Minute})
 	fail := func(address, username, want string) {
@@ -343,19 +350,21 @@ func TestFailureLimit(t *testing.T) {
 	}
 	good := func(address, id, want string) {
 		t.Helper()
-		if _, err := f.from(netip.MustParseAddr(address), "made@"+id, f.password["made@"+id]); why(err) != want {
+		if _, err := f.from(netip.MustParseAddr(address), "chosen@"+id, f.password["chosen@"+id]); why(err) != want {
 			t.Fatalf("%s from %s: %v, want %s", id, address, err, want)
 		}
 	}
 	const none = "<nil>"
-	good("192.0.2.1", orgA, none)
 	fail("192.0.2.1", "made@"+orgA, WhyWrongPassword)
-	fail("192.0.2.1", "nobody@"+uuidA, WhyUnknownUser) // the UUID counts as the id
-	good("192.0.2.1", orgA, none)
+	fail("192.0.2.1", "nobody@"+uuidA, WhyUnknownUser)         // the UUID counts as the id
 	fail("::ffff:192.0.2.1", "server@"+orgA, WhyWrongPassword) // the same address
 	fail("192.0.2.1", "made@"+orgA, WhyTooManyFailures)
 	good("192.0.2.1", orgA, WhyTooManyFailures)
-	good("192.0.2.2", orgA, none) // another address
+	good("192.0.2.2", orgA, none)               // another address
+	good("192.0.2.1", orgA, WhyTooManyFailures) // though it is remembered
+	// What cannot be guessed is right from there too.
+	f.fromAccepted("192.0.2.1", "made@"+orgA, f.password["made@"+orgA])
+	f.fromAccepted("192.0.2.1", "server@"+orgA, f.password["sk@"+orgA])
 	good("192.0.2.1", orgB, none) // another organization
 	// Organizations that are not there are limited like others.
 	for range 3 {
@@ -372,11 +381,20 @@ func TestFailureLimit(t *testing.T) {
 	fail("2001:db8:0:0:ffff::%eth0", "made@"+orgA, WhyWrongPassword)
 	good("2001:db8::3", orgA, WhyTooManyFailures)
 	good("2001:db8:0:1::1", orgA, none)
+	// Where the user has logged in before, others' failures do not lock it out, and its own only when they are as many.
+	good("192.0.2.9", orgA, none)
+	for range 3 {
+		fail("192.0.2.9", "nobody@"+orgA, WhyUnknownUser)
+	}
+	good("192.0.2.9", orgA, none)
+	for range 3 {
+		fail("192.0.2.9", "chosen@"+orgA, WhyTooManyFailures)
+	}
+	good("192.0.2.9", orgA, WhyTooManyFailures)
 	// In the next window what is left of the last one counts still, for its part.
 	f.now = f.now.Add(time.Minute)
 	good("192.0.2.1", orgA, WhyTooManyFailures)
 	f.now = f.now.Add(30 * time.Second)
-	good("192.0.2.1", orgA, none)
 	fail("192.0.2.1", "made@"+orgA, WhyWrongPassword)
 	fail("192.0.2.1", "made@"+orgA, WhyWrongPassword)
 	good("192.0.2.1", orgA, WhyTooManyFailures)

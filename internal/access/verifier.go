@@ -14,6 +14,9 @@ import (
 // failedLately is how much of one failure, faded by the sliding window, still counts: 30 to 90 seconds of a minute.
 const failedLately = 0.5
 
+// provenWindow is how long an address from which a user has logged in is the user's: one to two days.
+const provenWindow = 24 * time.Hour
+
 // Verifier verifies passwords in a bounded pool, remembers those that were verified, and limits guesses. MQTT log-ins and members'
 // log-ins may share one. It is for many goroutines and has none of its own.
 type Verifier struct {
@@ -31,6 +34,7 @@ type Verifier struct {
 	users                            *events[uint64] // by organization and name
 	pairs                            *events[uint64] // by address, organization and name
 	verifications                    *events[uint64] // in a second, of users with many failures
+	proven                           *events[uint64] // pairs from which a chosen password was right
 }
 
 // NewVerifier makes a Verifier from what of cfg is about it. It panics if there is no randomness.
@@ -66,7 +70,7 @@ func NewVerifier(cfg AuthConfig) *Verifier {
 		now: cfg.Now, key: key, pool: newPool(cfg.Workers, cfg.Queue), right: newMemory(), wrong: newMemory(), verify: Verify,
 		failures: cfg.Failures, userFailures: cfg.UserFailures, userRate: cfg.UserRate, seed: maphash.MakeSeed(),
 		origins: newEvents[origin](cfg.Window), users: newEvents[uint64](cfg.Window), pairs: newEvents[uint64](cfg.Window),
-		verifications: newEvents[uint64](time.Second),
+		verifications: newEvents[uint64](time.Second), proven: newEvents[uint64](provenWindow),
 	}
 }
 
@@ -75,9 +79,6 @@ func NewVerifier(cfg AuthConfig) *Verifier {
 // waiting, or about a damaged hash.
 func (v *Verifier) Check(ctx context.Context, address netip.Addr, realm, name, hash string, password []byte) error {
 	try := v.attempt(address, realm, name)
-	if try.blocked() {
-		return refuse(WhyTooManyFailures)
-	}
 	err := refuse(WhyUnknownUser)
 	if hash != "" {
 		err = v.verified(ctx, try, hash, password)
@@ -117,11 +118,18 @@ func (v *Verifier) isRight(ctx context.Context, try *attempt, hash string, passw
 	if len(password) > MaxPassword {
 		return false, nil
 	}
+	owner := try.owner()
+	if try.blocked && !owner {
+		return false, refuse(WhyTooManyFailures)
+	}
 	m := newMAC(v.key, hash, password)
-	if right, known := v.remembered(m); known {
+	if right, known := v.remembered(m); known && (!right || owner || try.admitted()) {
+		if right {
+			try.prove()
+		}
 		return right, nil
 	}
-	if !try.admitted() {
+	if !owner && !try.admitted() {
 		return false, refuse(WhyTooManyFailures)
 	}
 	var right bool
@@ -143,6 +151,9 @@ func (v *Verifier) isRight(ctx context.Context, try *attempt, hash string, passw
 	if waited != nil {
 		return false, waited
 	}
+	if right {
+		try.prove()
+	}
 	return right, err
 }
 
@@ -158,6 +169,7 @@ type attempt struct {
 	v          *Verifier
 	from       origin
 	user, pair uint64
+	blocked    bool // the address has had its failures in this organization for now
 	verifies   bool // it was admitted
 }
 
@@ -168,15 +180,25 @@ func (v *Verifier) attempt(address netip.Addr, organization, name string) *attem
 		origin
 		name string
 	}{t.from, name})
+	t.blocked = t.counts() && v.origins.of(t.from, v.now()) >= float64(v.failures)
 	return t
 }
 
 // counts says whether there is a limit for t at all.
 func (t *attempt) counts() bool { return t.v.failures >= 0 && t.from.address.IsValid() }
 
-// blocked says whether the address has had its failures in this organization for now.
-func (t *attempt) blocked() bool {
-	return t.counts() && t.v.origins.of(t.from, t.v.now()) >= float64(t.v.failures)
+// owner says whether the address is one from which the user has logged in lately with a chosen password, and has not guessed since
+// as often as an address may. It is not locked out by the guesses of others, at the user or from the same address.
+func (t *attempt) owner() bool {
+	v, now := t.v, t.v.now()
+	return t.counts() && v.proven.of(t.pair, now) >= failedLately && v.pairs.of(t.pair, now) < float64(v.failures)
+}
+
+// prove makes the address the user's.
+func (t *attempt) prove() {
+	if now := t.v.now(); t.counts() && t.v.proven.of(t.pair, now) < 1 {
+		t.v.proven.count(t.pair, now)
+	}
 }
 
 // admitted says whether t may have a password verified that is slow to verify. Names that are not there are asked too, or the answer
@@ -202,11 +224,17 @@ func (t *attempt) refused(err error) error {
 		return err
 	}
 	now := t.v.now()
+	if t.blocked {
+		if t.owner() {
+			t.v.pairs.count(t.pair, now)
+		}
+		return refuse(WhyTooManyFailures)
+	}
 	t.v.origins.count(t.from, now)
 	if r.Why == WhyMalformed || r.Why == WhyUnknownOrganization {
 		return err
 	}
-	if !t.admitted() {
+	if !t.owner() && !t.admitted() {
 		return refuse(WhyTooManyFailures)
 	}
 	t.v.users.count(t.user, now)

@@ -50,7 +50,11 @@ func TestUserFailures(t *testing.T) {
 	if got := f.attack("chosen@"+orgA, 2000, 50); got[WhyWrongPassword] == 0 || got[WhyTooManyFailures] == 0 {
 		t.Fatalf("%v", got)
 	}
-	f.accepted("chosen@"+orgA, f.password["chosen@"+orgA]) // it is remembered
+	f.accepted("chosen@"+orgA, f.password["chosen@"+orgA]) // from where it has logged in
+	// A right guess from elsewhere is one among the guesses, or it would show at once.
+	if _, err := f.from(address(3000), "chosen@"+orgA, f.password["chosen@"+orgA]); why(err) != WhyTooManyFailures {
+		t.Fatalf("a right guess is not limited: %v", err)
+	}
 	// After a while all is as before.
 	f.now = f.now.Add(3 * time.Minute)
 	if got := f.attack("chosen@"+orgA, 0, 10); got[WhyWrongPassword] != 10 {
@@ -92,8 +96,9 @@ func TestUserFailuresAreBounded(t *testing.T) {
 	for i := range maxFailureEntries + 1000 {
 		try := v.attempt(address(i), orgA, fmt.Sprint("user", i))
 		_ = try.refused(refuse(WhyUnknownUser))
+		try.prove()
 	}
-	for _, n := range []int{len(v.origins.current), len(v.users.current), len(v.pairs.current), len(v.verifications.current)} {
+	for _, n := range []int{len(v.origins.current), len(v.users.current), len(v.pairs.current), len(v.verifications.current), len(v.proven.current)} {
 		if n > maxFailureEntries {
 			t.Errorf("%d entries", n)
 		}
@@ -118,9 +123,10 @@ func TestCheckOfMembers(t *testing.T) {
 		check(i, "ana", hash, "wrong", WhyWrongPassword)
 		check(i, "bob", "", "wrong", WhyUnknownUser)
 	}
-	check(1, "ana", hash, "wrong", WhyTooManyFailures)
-	check(1, "bob", "", "wrong", WhyTooManyFailures)
-	check(1, "ana", hash, chosen, "<nil>")
+	check(2, "ana", hash, "wrong", WhyTooManyFailures)
+	check(2, "bob", "", "wrong", WhyTooManyFailures)
+	check(2, "ana", hash, chosen, WhyTooManyFailures)
+	check(1, "ana", hash, chosen, "<nil>") // where she has logged in before
 	if err := v.Check(t.Context(), address(9), "members", "ana", "?", []byte("x")); err == nil {
 		t.Error("a damaged hash is right")
 	} else if _, refused := errors.AsType[*Refusal](err); refused {

@@ -275,7 +275,6 @@ func (w *world) lives(c *client.Client) {
 	w.subscribe(c, "chat/alive")
 }
 
-// subscribe subscribes, which must be granted, at QoS 1.
 // until asks until ok: what follows a change on live connections is behind the answer.
 func (w *world) until(what string, ok func() bool) {
 	w.t.Helper()
@@ -290,6 +289,7 @@ func (w *world) until(what string, ok func() bool) {
 	}
 }
 
+// subscribe subscribes, which must be granted, at QoS 1.
 func (w *world) subscribe(c *client.Client, filters ...string) {
 	w.t.Helper()
 	for i, r := range w.trySubscribe(c, filters...) {

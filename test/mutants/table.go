@@ -168,9 +168,12 @@ var table = []mutation{
 		{"v.users.of(t.user, now) < float64(v.userFailures)", "v.users.of(t.user, now) >= 0"},
 	}, accessTest("UserFailures")},
 	{"the owner is locked out", accessDir + "verifier.go", []edit{
-		{"if right, known := v.remembered(m); known {", "if right, known := v.remembered(m); known && false {"},
+		{"return t.counts() && v.proven.of(t.pair, now) >= failedLately && ", "return false && "},
 	}, accessTest("UserFailures")},
-	{"guesses tell which names there are", accessDir + "verifier.go", []edit{{"if !t.admitted() {", "if false {"}}, accessTest("AttackDoesNotTellWhoIsThere")},
+	{"a right guess shows at once", accessDir + "verifier.go", []edit{
+		{"(!right || owner || try.admitted())", "(!right || owner || true)"},
+	}, accessTest("UserFailures")},
+	{"guesses tell which names there are", accessDir + "verifier.go", []edit{{"if !t.owner() && !t.admitted() {", "if false {"}}, accessTest("AttackDoesNotTellWhoIsThere")},
 	// What changes while clients are connected, and limits.
 	{"subscriptions outlive the rule that allowed them", brokerDir + "recheck.go", []edit{
 		{"if !g.Check(access.Subscribe, []byte(filter)) {", "if !g.Check(access.Subscribe, []byte(filter)) && false {"},
