@@ -74,7 +74,7 @@ func compare(t *rapid.T, d *Directory, want OrganizationRecord) {
 		o.hasRules != f.hasRules || !reflect.DeepEqual(o.keys, f.keys) || !reflect.DeepEqual(o.keysByID, f.keysByID) {
 		t.Fatalf("%+v\nwant %+v", o, f)
 	}
-	if n, k := d.Tokens(orgA); n != len(want.Identities) || k != f.tokens {
+	if n, k := d.Tokens(orgA); n != len(want.Identities) || k != f.tokens || d.Users(orgA) != len(want.Users) {
 		t.Fatalf("%d identities, %d tokens", n, k)
 	}
 }

@@ -47,6 +47,25 @@ func (d *Directory) KeyGrant(organization, keyID string) (*Grant, error) {
 	return nil, refuse(WhyNotAllowed)
 }
 
+// ServerGrant is what somebody who may do everything in an organization publishes with: a member, or an operator. id goes for its client
+// identifier. A *Refusal says that the organization is gone or disabled.
+func (d *Directory) ServerGrant(organization, id string) (*Grant, error) {
+	o := d.find(organization)
+	switch {
+	case o == nil:
+		return nil, refuse(WhyUnknownOrganization)
+	case o.record.Disabled:
+		return nil, refuse(WhyDisabled)
+	}
+	return o.standing(ServerUser, id), nil
+}
+
+// HasKey says whether an organization has a key of this id.
+func (d *Directory) HasKey(organization, id string) bool {
+	o := d.find(organization)
+	return o != nil && o.keysByID[id] != nil
+}
+
 // Explain says what a user may do, connected or not, disabled or not, and why. Of several tokens the one that ends last is meant. Fields:
 // action, topic. An unknown user or organization is NotFound.
 func (d *Directory) Explain(organization, user, clientID string, a Action, name string) (Decision, error) {
@@ -96,6 +115,15 @@ func (d *Directory) Has(number uint64, user string) bool {
 	}
 	_, ok := o.identities.Get(user)
 	return ok
+}
+
+// Users is how many users an organization has, those of tokens aside.
+func (d *Directory) Users(organization string) int {
+	o := d.find(organization)
+	if o == nil {
+		return 0
+	}
+	return o.users.Len()
 }
 
 // Tokens is how many identities and tokens, not revoked, are known of an organization: those that were not forgotten yet.

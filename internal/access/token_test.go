@@ -358,8 +358,19 @@ func TestKeyGrant(t *testing.T) {
 	if _, err := f.directory.KeyGrant(orgB, "key_publish"); why(err) != WhyRevoked {
 		t.Error(err)
 	}
+	if g, err := f.directory.ServerGrant(uuidA, "mem_1"); err != nil || !g.Server || g.ClientID != "mem_1" || g.Organization != orgA {
+		t.Errorf("%+v, %v", g, err)
+	}
 	f.change(orgA, func(r *OrganizationRecord) { r.Disabled = true })
-	if _, err := f.directory.KeyGrant(orgA, "key_sk"); why(err) != WhyDisabled {
+	for want, err := range map[string]error{
+		WhyDisabled:            second(f.directory.KeyGrant(orgA, "key_sk")),
+		WhyUnknownOrganization: second(f.directory.ServerGrant("org_zzzzzzzzzzzz", "mem_1")),
+	} {
+		if why(err) != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+	if err := second(f.directory.ServerGrant(orgA, "mem_1")); why(err) != WhyDisabled {
 		t.Error(err)
 	}
 }
@@ -415,3 +426,5 @@ func TestExplainAnybody(t *testing.T) {
 		t.Error("limits of nobody")
 	}
 }
+
+func second(_ *Grant, err error) error { return err }

@@ -27,7 +27,7 @@ func TestBootstrap(t *testing.T) {
 	b := saved[0]
 	text, err := json.Marshal(b)
 	want := `^\{"organization":"(org_[a-z0-9]{12})","users":\[\{"username":"agent-01@org_[a-z0-9]{12}","password":"pw_[a-z2-7]{33}"\},` +
-		`\{"username":"dashboard@org_[a-z0-9]{12}","password":"pw_[a-z2-7]{33}"\}\],"secret_key":"sk_[a-z2-7]{39}","operator_key":"[^"]*"\}$`
+		`\{"username":"dashboard@org_[a-z0-9]{12}","password":"pw_[a-z2-7]{33}"\}\],"secret_key":"sk_[a-z2-7]{39}","operator_key":"op_[a-z2-7]{39}"\}$`
 	if err != nil || !regexp.MustCompile(want).Match(text) {
 		t.Errorf("%v: %s", err, text)
 	}

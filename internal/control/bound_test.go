@@ -4,6 +4,7 @@ package control_test
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -30,4 +31,17 @@ func TestRulesInAllAreBounded(t *testing.T) {
 	_, err = o.ReplaceRules(ctx, sets[0].ID, nil)
 	f.do(err)
 	must[access.RuleSet](t)(o.CreateRuleSet(ctx, control.NewRuleSet{Name: "more", Rules: rules[:1]}))
+}
+
+func TestUsersAreBounded(t *testing.T) {
+	f := fresh(t)
+	o := f.organization("a")
+	info := must[control.OrganizationInfo](t)(o.Info(t.Context()))
+	full, _ := f.directory.Whole(info.ID)
+	for i := range control.MaxUsers {
+		full.Users[strconv.Itoa(i)] = access.UserRecord{}
+	}
+	f.directory.Put(full)
+	_, _, err := o.CreateUser(t.Context(), control.NewUser{Name: "more"})
+	wants(t, err, fault.Exhausted, "")
 }

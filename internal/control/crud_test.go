@@ -16,7 +16,7 @@ import (
 func (f *fixture) login(o *control.Organization, name, password string) string {
 	f.t.Helper()
 	info := must[control.OrganizationInfo](f.t)(o.Info(f.t.Context()))
-	a := access.NewAuthenticator(f.directory, access.AuthConfig{Failures: -1})
+	a := access.NewAuthenticator(f.directory, access.AuthConfig{Failures: -1, Now: func() time.Time { return f.now }})
 	_, err := a.Login(f.t.Context(), access.Login{Username: []byte(name + "@" + info.ID), Password: []byte(password), HasPassword: true})
 	if err == nil {
 		return ""
@@ -284,14 +284,15 @@ func TestKeys(t *testing.T) {
 	}
 	f.wantAnnounced([]string{"server"})
 	f.now = f.now.Add(time.Second)
-	_, shown, err := o.CreateKey(ctx, control.NewKey{Kind: access.PublishableKey, Name: "second"})
+	public, shown, err := o.CreateKey(ctx, control.NewKey{Kind: access.PublishableKey, Name: "second"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if kind, err := access.ParseKey(secret); err != nil || kind != access.SecretKey || key.Masked != access.Mask(secret) || key.Name != "first" {
 		t.Errorf("%+v, %v", key, err)
 	}
-	if keys := must[[]control.Key](t)(o.ListKeys(ctx, "", control.MaxPage)); len(keys) != 2 {
+	keys := must[[]control.Key](t)(o.ListKeys(ctx, "", control.MaxPage))
+	if len(keys) != 2 || !slices.ContainsFunc(keys, func(k control.Key) bool { return reflect.DeepEqual(k, public) }) {
 		t.Errorf("%+v", keys)
 	}
 	f.wantLogin(o, "server", secret, "")
@@ -310,4 +311,76 @@ func TestKeys(t *testing.T) {
 	f.wantLogin(o, "server", secret, access.WhyWrongPassword)
 	wants(t, o.RevokeKey(ctx, key.ID), fault.NotFound, "")
 	f.checkDirectory()
+}
+
+func TestRotateKey(t *testing.T) {
+	f := fresh(t)
+	ctx := t.Context()
+	o, other := f.organization("a"), f.organization("b")
+	info := must[control.OrganizationInfo](t)(o.Info(ctx))
+	key, old, err := o.CreateKey(ctx, control.NewKey{Kind: access.SecretKey, Name: "k"})
+	f.do(err)
+	a := access.NewAuthenticator(f.directory, access.AuthConfig{KeyUsed: f.KeyUsed, Now: func() time.Time { return f.now }})
+	g, err := a.Login(ctx, access.Login{Username: []byte("server@" + info.ID), Password: []byte(old), HasPassword: true})
+	f.do(err)
+	if k := must[control.Key](t)(o.Key(ctx, key.ID)); !k.LastUsedAt.Equal(f.now) {
+		t.Errorf("%+v", k)
+	}
+	f.announced()
+	rotated, secret, err := o.RotateKey(ctx, key.ID)
+	if err != nil || rotated.ID != key.ID || rotated.Name != "k" || rotated.Masked != access.Mask(secret) || secret == old {
+		t.Errorf("%+v, %v", rotated, err)
+	}
+	f.wantAnnounced([]string{"server"})
+	f.wantLogin(o, "server", old, access.WhyWrongPassword)
+	f.wantLogin(o, "server", secret, "")
+	if _, err := a.Regrant(g); err == nil || err.(*access.Refusal).Why != access.WhyRevoked {
+		t.Errorf("what logged in with the old secret: %v", err)
+	}
+	if _, err := f.Authenticate(ctx, old, home); fault.CodeOf(err) != fault.Unauthorized {
+		t.Error(err)
+	}
+	f.exec(`UPDATE api_keys SET kind = 'cs'`) // as they once were
+	if legacy, secret, err := o.RotateKey(ctx, key.ID); err != nil || legacy.Kind != access.SecretKey || !strings.HasPrefix(secret, "sk_") {
+		t.Errorf("%+v, %v", legacy, err)
+	}
+	_, _, err = other.RotateKey(ctx, key.ID)
+	wants(t, err, fault.NotFound, "")
+	_, err = o.Key(ctx, "key_none")
+	wants(t, err, fault.NotFound, "")
+	for field, n := range map[string]control.NewKey{
+		"scopes":    {Kind: access.RestrictedKey, Name: "k"},
+		"scopes[1]": {Kind: access.RestrictedKey, Name: "k", Scopes: []access.Scope{access.UsersRead, "users"}},
+		"scopes[2]": {Kind: access.RestrictedKey, Name: "k", Scopes: []access.Scope{access.UsersRead, access.KeysRead, access.UsersRead}},
+	} {
+		_, _, err := o.CreateKey(ctx, n)
+		wants(t, err, fault.Invalid, field)
+	}
+	_, _, err = o.CreateKey(ctx, control.NewKey{Kind: access.SecretKey, Name: "k", Scopes: []access.Scope{access.UsersRead}})
+	wants(t, err, fault.Invalid, "scopes")
+	f.checkDirectory()
+}
+
+func TestListKeys(t *testing.T) {
+	f := fresh(t)
+	ctx := t.Context()
+	o := f.organization("a")
+	for range 5 {
+		f.key(o, access.RestrictedKey, access.KeysRead, access.UsersWrite)
+	}
+	all := must[[]control.Key](t)(o.ListKeys(ctx, "", 10))
+	var paged []control.Key
+	for after := ""; len(paged) < 5; after = paged[len(paged)-1].ID {
+		page := must[[]control.Key](t)(o.ListKeys(ctx, after, 2))
+		if len(page) == 0 {
+			break
+		}
+		paged = append(paged, page...)
+	}
+	if len(all) != 5 || !reflect.DeepEqual(all, paged) ||
+		!slices.Equal(all[0].Scopes, []access.Scope{access.KeysRead, access.UsersWrite}) {
+		t.Errorf("%+v\nin pages %+v", all, paged)
+	}
+	_, err := o.ListKeys(ctx, "", 0)
+	wants(t, err, fault.Invalid, "limit")
 }

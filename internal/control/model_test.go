@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"time"
 
 	"cloudsignal/internal/access"
 	"cloudsignal/internal/control"
@@ -18,6 +19,14 @@ type changer struct {
 	*rand.Rand
 	ids        []string
 	sets, keys map[string][]string // by organization
+	rules      map[string][]string // by set
+	tokens     []made
+}
+
+// made is a token and its newest password.
+type made struct {
+	control.Token
+	organization, password string
 }
 
 func (c *changer) pick(of []string) string {
@@ -29,7 +38,7 @@ func (c *changer) pick(of []string) string {
 
 func (c *changer) name() string { return fmt.Sprintf("u%d", c.IntN(6)) }
 
-func (c *changer) rules() (rules []access.Rule) {
+func (c *changer) someRules() (rules []access.Rule) {
 	for range c.IntN(4) {
 		rules = append(rules, access.Rule{
 			User: c.name(), Topic: fmt.Sprintf("t%d/%%u/#", c.IntN(9)), Permission: access.Permission(1 + c.IntN(3)),
@@ -42,7 +51,7 @@ func (c *changer) rules() (rules []access.Rule) {
 func (c *changer) change(ctx context.Context) (err error) {
 	id := c.pick(c.ids)
 	o := c.In(control.System(), id)
-	switch c.IntN(16) {
+	switch c.IntN(22) {
 	case 0:
 		var info control.OrganizationInfo
 		if info, err = c.CreateOrganization(ctx, control.System(), "o"); err == nil {
@@ -54,8 +63,9 @@ func (c *changer) change(ctx context.Context) (err error) {
 		}
 	case 2:
 		off, connections := c.IntN(2) == 0, c.IntN(9)
-		_, err = o.Update(ctx, control.OrganizationUpdate{Disabled: &off})
-		_, err = o.SetLimits(ctx, control.LimitsUpdate{MaxConnections: &connections})
+		if _, err = o.Update(ctx, control.OrganizationUpdate{Disabled: &off}); c.IntN(2) == 0 {
+			_, err = o.SetLimits(ctx, control.LimitsUpdate{MaxConnections: &connections})
+		}
 	case 3, 4, 5, 6:
 		n := control.NewUser{Name: c.name()}
 		if c.IntN(2) == 0 {
@@ -71,33 +81,112 @@ func (c *changer) change(ctx context.Context) (err error) {
 		err = o.DeleteUser(ctx, c.name())
 	case 10, 11:
 		var set access.RuleSet
-		n := control.NewRuleSet{Name: fmt.Sprintf("s%d", c.IntN(5)), Default: c.IntN(3) == 0, Rules: c.rules()}
+		n := control.NewRuleSet{Name: fmt.Sprintf("s%d", c.IntN(5)), Default: c.IntN(3) == 0, Rules: c.someRules()}
 		if set, err = o.CreateRuleSet(ctx, n); err == nil {
 			c.sets[id] = append(c.sets[id], set.ID)
 		}
 	case 12:
-		_, err = o.ReplaceRules(ctx, c.pick(c.sets[id]), c.rules())
+		_, err = o.ReplaceRules(ctx, c.pick(c.sets[id]), c.someRules())
 	case 13:
 		if err = makeDefault(ctx, o, c.pick(c.sets[id])); c.IntN(3) == 0 {
 			err = o.DeleteRuleSet(ctx, c.pick(c.sets[id]))
 		}
-	case 14:
-		var key control.Key
-		if key, _, err = o.CreateKey(ctx, control.NewKey{Kind: access.SecretKey, Name: "k"}); err == nil {
-			c.keys[id] = append(c.keys[id], key.ID)
-		}
-	case 15:
-		err = o.RevokeKey(ctx, c.pick(c.keys[id]))
+	default:
+		err = c.changeMore(ctx, id)
 	}
 	return err
+}
+
+// changeMore changes keys, single rules and tokens, and lets time go by.
+func (c *changer) changeMore(ctx context.Context, id string) (err error) {
+	o := c.In(control.System(), id)
+	switch c.IntN(8) {
+	case 0:
+		var key control.Key
+		n := control.NewKey{Kind: access.SecretKey, Name: "k"}
+		if c.IntN(2) == 0 {
+			n = control.NewKey{Kind: access.RestrictedKey, Name: "k", Scopes: access.Scopes()[:1+c.IntN(4)]}
+		}
+		if key, _, err = o.CreateKey(ctx, n); err == nil {
+			c.keys[id] = append(c.keys[id], key.ID)
+		}
+	case 1:
+		if err = o.RevokeKey(ctx, c.pick(c.keys[id])); c.IntN(2) == 0 {
+			_, _, err = o.RotateKey(ctx, c.pick(c.keys[id]))
+		}
+	case 2:
+		set := c.pick(c.sets[id])
+		var rule access.Rule
+		if rule, err = o.CreateRule(ctx, set, access.Rule{User: "%", Topic: "r", Permission: access.PermitBoth, Effect: access.Allow}, nil); err == nil {
+			c.rules[set] = append(c.rules[set], rule.ID)
+		}
+	case 3:
+		set, at := c.pick(c.sets[id]), c.IntN(3)
+		if _, err = o.UpdateRule(ctx, set, c.pick(c.rules[set]), control.RuleUpdate{Position: &at}); c.IntN(3) == 0 {
+			err = o.DeleteRule(ctx, set, c.pick(c.rules[set]))
+		}
+	case 4, 5:
+		n := control.NewToken{Subject: c.name(), Keep: c.IntN(2) == 0, TTL: time.Duration(1+c.IntN(90)) * time.Minute}
+		if c.IntN(4) == 0 {
+			n.RuleSet, n.Topics, n.Permissions = c.pick(c.sets[id]), []string{"t1/#"}, []string{"subscribe"}
+		}
+		var k control.Token
+		var password string
+		if k, password, err = o.CreateToken(ctx, n); err == nil {
+			c.tokens = append(c.tokens, made{k, id, password})
+		}
+	case 6:
+		err = c.refreshOrRevoke(ctx)
+	case 7:
+		c.now = c.now.Add(time.Duration(c.IntN(60)) * time.Minute)
+		err = c.Sweep(ctx)
+	}
+	return err
+}
+
+func (c *changer) refreshOrRevoke(ctx context.Context) (err error) {
+	if len(c.tokens) == 0 {
+		return fault.New(fault.NotFound, "there is no token")
+	}
+	k := &c.tokens[c.IntN(len(c.tokens))]
+	if c.IntN(3) == 0 {
+		return c.In(control.System(), k.organization).RevokeToken(ctx, k.ID)
+	}
+	again, password, _, err := c.RefreshToken(ctx, home, k.ID, k.password)
+	if err == nil {
+		k.Token, k.password = again, password
+	}
+	return err
+}
+
+// checkTokens tries every token: it opens its organization as long as it was neither revoked nor has ended.
+func (c *changer) checkTokens(ctx context.Context) (open int) {
+	c.t.Helper()
+	a := access.NewAuthenticator(c.directory, access.AuthConfig{Failures: -1, Now: func() time.Time { return c.now }})
+	for _, k := range c.tokens {
+		now, err := c.In(control.System(), k.organization).Token(ctx, k.ID)
+		o, _ := c.directory.Organization(k.organization)
+		want := err == nil && o != nil && !o.Disabled && now.RevokedAt.IsZero() && c.now.Before(k.ExpiresAt)
+		_, err = a.Login(ctx, access.Login{Username: []byte(k.User + "@" + k.organization), Password: []byte(k.password), HasPassword: true})
+		if (err == nil) != want {
+			c.t.Fatalf("%+v: log-in %v, want %v", now, err, want)
+		}
+		if want {
+			open++
+		}
+	}
+	return open
 }
 
 // TestRandomChanges makes random changes and compares the directory with the file now and then.
 func TestRandomChanges(t *testing.T) {
 	f := fresh(t)
-	c := &changer{fixture: f, Rand: rand.New(rand.NewPCG(1, 2)), sets: make(map[string][]string), keys: make(map[string][]string)}
-	done := 0
-	for step := range 400 {
+	c := &changer{
+		fixture: f, Rand: rand.New(rand.NewPCG(1, 2)),
+		sets: make(map[string][]string), keys: make(map[string][]string), rules: make(map[string][]string),
+	}
+	done, open := 0, 0
+	for step := range 600 {
 		err := c.change(t.Context())
 		if fault.CodeOf(err) == fault.Internal {
 			t.Fatalf("step %d: %v", step, err)
@@ -105,12 +194,13 @@ func TestRandomChanges(t *testing.T) {
 		if err == nil {
 			done++
 		}
-		if step%20 == 19 {
+		if step%50 == 49 {
 			f.checkDirectory()
+			open += c.checkTokens(t.Context())
 		}
 	}
-	if done < 100 || len(f.changes) < 100 {
-		t.Errorf("only %d changes were made", done)
+	if done < 150 || open < 15 || len(f.changes) < 100 {
+		t.Errorf("only %d changes were made, %d tokens were open", done, open)
 	}
 	last := map[string]uint64{}
 	for _, c := range f.changes {

@@ -53,6 +53,8 @@ func (o *Organization) may(s access.Scope) error {
 	switch {
 	case !ok, !o.actor.above() && o.actor.Organization != r.ID:
 		return noOrganization(o.id)
+	case o.actor.Kind == KeyActor && !o.store.directory.HasKey(r.ID, o.actor.ID): // revoked since it was authenticated
+		return errNobody
 	case r.Disabled && !o.actor.above() && s != access.OrganizationRead:
 		return fault.New(fault.Forbidden, "the organization is disabled")
 	case !o.actor.May(s):
@@ -100,7 +102,7 @@ func (o *Organization) change(ctx context.Context, needed access.Scope, f func(*
 		return err
 	}
 	return o.store.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		if err := o.may(needed); err != nil { // while it waited for its turn, the organization may have been disabled or deleted
+		if err := o.may(needed); err != nil { // while it waited for its turn, the key may have been revoked, the organization disabled
 			return err
 		}
 		t, err := o.store.scope(ctx, tx, o.actor, o.id)

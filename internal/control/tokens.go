@@ -20,7 +20,8 @@ const (
 	MaxTokenTTL        = 24 * time.Hour
 
 	MaxIdentities       = 1_000_000 // of an organization; the one that has had no token for longest goes, if that is unusedAfter
-	MaxLiveIdentities   = 200_000   // of an organization, with tokens that live or ended a short while ago: they are in memory
+	MaxLiveIdentities   = 100_000   // of an organization, with tokens that live or ended a short while ago: they are in memory
+	MaxLiveTokens       = 200_000   // of an organization, that live or ended a short while ago: they are in memory
 	MaxTokensOfIdentity = 20        // that live, of one identity
 	MaxTokenPasswords   = 16        // of a token that works or has ended; a refresh beyond ends the oldest
 	MaxTokenTopics      = 100       // of one token
@@ -103,14 +104,14 @@ func (n *NewToken) validateIdentity() error {
 			n.Subject = key
 		}
 	}
-	if n.Provider == defaultProvider {
-		n.Subject = strings.ToLower(n.Subject) // an e-mail address
-	}
 	switch {
 	case len(n.Provider) > maxProvider || !isPrintable(n.Provider):
 		return fault.Field("provider", "must have at most %d printable characters", maxProvider)
 	case len(n.Subject) > maxSubject || !isPrintable(n.Subject):
 		return fault.Field("subject", "must have at most %d bytes, all of printable characters", maxSubject)
+	}
+	if key, err := checkEmail("subject", n.Subject); err == nil && n.Provider == defaultProvider {
+		n.Subject = key // one mailbox is one identity; what is no address keeps its case
 	}
 	return nil
 }
@@ -190,9 +191,13 @@ func (t *scope) identity(n *NewToken) (user string, err error) {
 	if err != nil {
 		return "", err
 	}
-	there, _ := t.directory.Tokens(t.id)
-	if there >= MaxLiveIdentities && !(found && t.directory.Has(uint64(t.number), user)) {
+	identities, tokens := t.directory.Tokens(t.id)
+	more := !found || !t.directory.Has(uint64(t.number), user)
+	switch {
+	case more && identities >= MaxLiveIdentities:
 		return "", fault.New(fault.Exhausted, "at most %d identities of an organization have tokens at the same time", MaxLiveIdentities)
+	case (more || n.Keep) && tokens >= MaxLiveTokens:
+		return "", fault.New(fault.Exhausted, "an organization has at most %d tokens at the same time; revoke some, or replace them", MaxLiveTokens)
 	}
 	if found {
 		if n.Email != "" {

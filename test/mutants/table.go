@@ -167,11 +167,51 @@ var table = []mutation{
 	{"a rate lets all through", brokerDir + "limits.go", []edit{
 		{"\t\tif next-now > int64(time.Second) {", "\t\tif false {"},
 	}, brokerTest("Neighbour")},
+	// Who may do what.
+	{"an actor reaches another organization", control + "scope.go", []edit{
+		{"case !ok, !o.actor.above() && o.actor.Organization != r.ID:", "case !ok:"},
+	}, controlTest("EveryMethodIsForItsOwn")},
+	{"scopes are not looked at", control + "scope.go", []edit{{"case !o.actor.May(s):", "case false:"}}, controlTest("EveryMethodTakesItsScope")},
+	{"a key gives what it has not", control + "keys.go", []edit{{"if !a.May(s) {", "if false {"}}, controlTest("KeysDoNotGiveMoreThanTheyHave")},
+	{"a revoked token logs in", control + "token_memory.go", []edit{
+		{"t.expires_at > $2 AND t.revoked_at = 0 `", "t.expires_at > $2 `"},
+	}, controlTest("RevokeToken")},
+	{"replaced tokens stay", control + "tokens.go", []edit{{"if !n.Keep {", "if false {"}}, controlTest("CreateToken")},
+	{"a refresh ends the old password", control + "tokens.go", []edit{
+		{"id, last+1-MaxTokenPasswords)", "id, last)"},
+	}, controlTest("RefreshToken")},
+	{"an ended password refreshes a token", control + "tokens.go", []edit{{"case ended:", "case false:"}}, controlTest("RefreshToken")},
+	{"a rotated key stays in the directory", control + "keys.go", []edit{
+		{"\t\tt.keys = true\n\t\to.store.used.fill", "\t\to.store.used.fill"},
+	}, controlTest("RotateKey")},
+	{"guesses push changes out of the audit", control + "audit.go", []edit{{`class, limit = "login", MaxAuditedLogins`, `class, limit = "change", MaxAuditedLogins`}}, controlTest("AuditIsBounded")},
+	{"a secret key is in the audit", control + "members.go", []edit{
+		{`map[string]string{"email": m.Email, "role": string(Owner)}`, `map[string]string{"email": m.Email, "key": out.SecretKey}`},
+		{"if _, out.SecretKey, err = t.createKey(NewKey{Kind: access.SecretKey, Name: \"First key\"}); err != nil {\n\t\treturn err\n\t}\n", ""},
+		{"m := &out.Member\n", "m := &out.Member\n\tvar err error\n\tif _, out.SecretKey, err = t.createKey(NewKey{Kind: access.SecretKey, Name: \"First key\"}); err != nil {\n\t\treturn err\n\t}\n"},
+		{"_, err := t.exec(`INSERT INTO memberships", "_, err = t.exec(`INSERT INTO memberships"},
+	}, controlTest("NoSecretIsKept")},
+	{"an ended token logs in", accessDir + "authenticator.go", []edit{{"case !now.Before(p.Expires):", "case false:"}}, accessTest("TokenLogin")},
+	{"a refresh does not extend the connection", accessDir + "authenticator.go", []edit{
+		{"return o.tokenGrant(old.User, t, old.ClientID), nil", "return old, nil"},
+	}, accessTest("TokenRegrant")},
+	{"a token is not narrowed", accessDir + "grant.go", []edit{
+		{"case g.narrow != nil && !g.narrow.allows(a, name):", "case false:"},
+	}, accessTest("NarrowingOnlyTakesAway")},
+	{"a user's failures are not limited", accessDir + "verifier.go", []edit{
+		{"v.users.of(t.user, now) < float64(v.userFailures)", "v.users.of(t.user, now) >= 0"},
+	}, accessTest("UserFailures")},
+	{"the owner is locked out", accessDir + "verifier.go", []edit{
+		{"if right, known := v.remembered(m); known {", "if right, known := v.remembered(m); known && false {"},
+	}, accessTest("UserFailures")},
+	{"guesses tell which names there are", accessDir + "verifier.go", []edit{{"if !t.admitted() {", "if false {"}}, accessTest("AttackDoesNotTellWhoIsThere")},
 }
 
 const (
 	store     = "internal/engine/pebble/"
 	brokerDir = "internal/broker/"
+	control   = "internal/control/"
+	accessDir = "internal/access/"
 )
 
 // storeTest is one test of the store, contract one part of the contract over memory.
@@ -179,7 +219,9 @@ func storeTest(name string) test { return test{"./" + store, "^Test" + name + "$
 func contract(part string) test  { return test{"./" + store, "^TestContract$/^" + part + "$"} }
 
 // brokerTest is one test of the broker.
-func brokerTest(name string) test { return test{"./" + brokerDir, "^Test" + name + "$"} }
+func brokerTest(name string) test  { return test{"./" + brokerDir, "^Test" + name + "$"} }
+func controlTest(name string) test { return test{"./" + control, "^Test" + name + "$"} }
+func accessTest(name string) test  { return test{"./" + accessDir, "^Test" + name + "$"} }
 
 // scenario is one text scenario.
 func scenario(name string) test { return test{"./test/scenario", "^TestScenarios$/^" + name + "$"} }
