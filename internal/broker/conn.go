@@ -27,6 +27,7 @@ type conn struct {
 	// The reader's own.
 	partial []byte // a packet whose rest has not come; bounded by the packet limit
 	log     logBudget
+	slowed  bool // it is in the log that it was
 
 	identity atomic.Pointer[identity]     // who it is, once logged in
 	grant    atomic.Pointer[access.Grant] // what it may do, once logged in; replaced under mu (regrant)

@@ -82,6 +82,10 @@ func (c *conn) keepPace(r *reader) {
 			return
 		}
 		c.home.paused(why)
+		if !c.slowed && c.home.changes.line(c.b.cfg.Now()) { // once of a connection: it may go on all the time
+			c.slowed = true
+			c.logEnd("connection slowed down", "reason", why)
+		}
 		c.pauseUntil(r, at)
 	}
 }

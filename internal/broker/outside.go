@@ -83,6 +83,7 @@ type Usage struct {
 	Month         string            // "2026-11", UTC
 	Messages      int64             // accepted in the month, before this run too
 	Refusals      map[string]uint64 // of this run: messages, filters and connections that were refused, by reason
+	Paused        map[string]uint64 // of this run: times that a connection was not read for a while, by the rate that was reached
 }
 
 // UsageDelta is what one organization has used since it was last asked for.
@@ -91,8 +92,8 @@ type UsageDelta struct {
 	Month      string // "2026-11", UTC
 	Messages   int64  // PUBLISH accepted
 	Deliveries int64  // PUBLISH sent
-	BytesIn    int64  // of topics and payloads accepted
-	BytesOut   int64  // of topics and payloads sent
+	BytesIn    int64  // of those packets
+	BytesOut   int64  // of those packets
 	Refused    int64  // messages, filters and log-ins over a limit or against the rules
 }
 

@@ -20,6 +20,7 @@ type usage struct {
 	since    totals            // not taken yet, of the month
 	past     []UsageDelta      // not taken yet, of months that are over: one for each month in which nobody took any
 	refusals map[string]uint64 // of this run, by reason
+	pauses   map[string]uint64 // the same, by rate
 
 	deliveries, bytesOut atomic.Int64
 }
@@ -132,7 +133,15 @@ func (o *Organization) countFilters(n int) {
 }
 
 // paused counts a connection that is not read for a while.
-func (o *Organization) paused(why string) { o.counters.count(&o.counters.paused, why) }
+func (o *Organization) paused(why string) {
+	o.counters.count(&o.counters.paused, why)
+	o.usage.mu.Lock()
+	defer o.usage.mu.Unlock()
+	if o.usage.pauses == nil {
+		o.usage.pauses = make(map[string]uint64)
+	}
+	o.usage.pauses[why]++
+}
 
 // giveBack takes a message out of the count of the month: it was refused after all.
 func (o *Organization) giveBack(r *reader, from *origin, now time.Time) {
@@ -170,7 +179,8 @@ func (b *Broker) Usage(number uint64) Usage {
 	o.usage.mu.Lock()
 	defer o.usage.mu.Unlock()
 	o.usage.at(b.cfg.Now())
-	u.Month, u.Messages, u.Refusals = o.usage.month, o.usage.count, maps.Clone(o.usage.refusals)
+	u.Month, u.Messages = o.usage.month, o.usage.count
+	u.Refusals, u.Paused = maps.Clone(o.usage.refusals), maps.Clone(o.usage.pauses)
 	return u
 }
 

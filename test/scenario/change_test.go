@@ -199,8 +199,8 @@ func (w *world) outside(verb string, f []string) (out []string, err error) {
 	switch verb {
 	case "usage":
 		u := w.broker.Usage(number)
-		say("connections %d sessions %d subscriptions %d retained %d storage %d month %s messages %d refused %v",
-			u.Connections, u.Sessions, u.Subscriptions, u.Retained, u.StorageBytes, u.Month, u.Messages, u.Refusals)
+		say("connections %d sessions %d subscriptions %d retained %d storage %d month %s messages %d refused %v paused %v",
+			u.Connections, u.Sessions, u.Subscriptions, u.Retained, u.StorageBytes, u.Month, u.Messages, u.Refusals, u.Paused)
 		for _, d := range w.broker.TakeUsage() {
 			if d.Number == number {
 				say("since: month %s messages %d deliveries %d in %d out %d refused %d", d.Month, d.Messages, d.Deliveries, d.BytesIn, d.BytesOut, d.Refused)
