@@ -95,7 +95,7 @@ func (a *API) listRetained(ctx context.Context, in *retainedListInput) (*listed[
 	}
 	size := 0
 	for i := range all {
-		size += len(all[i].Payload)
+		size += all[i].Size()
 	}
 	if size >= broker.RetainedPage { // it was cut: what stands here for what follows is not shown
 		in.Limit = min(in.Limit, len(all))

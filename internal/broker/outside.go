@@ -32,6 +32,15 @@ type Message struct {
 	PublisherID     string    // of a retained one: the client identifier of who published it, empty for the API
 }
 
+// Size is the bytes of what a message says: topic, payload and properties.
+func (m *Message) Size() int {
+	n := len(m.Topic) + len(m.Payload) + len(m.ContentType) + len(m.ResponseTopic) + len(m.CorrelationData)
+	for _, p := range m.UserProperties {
+		n += len(p[0]) + len(p[1])
+	}
+	return n
+}
+
 // Receipt says what became of a message.
 type Receipt struct {
 	Position uint64 // its place in the organization's log; 0: nothing had to be kept

@@ -14,7 +14,7 @@ import (
 	"cloudsignal/internal/topic"
 )
 
-// RetainedPage bounds the payloads of what Retained lists at a time, in bytes: behind the message that reaches it the list is cut.
+// RetainedPage bounds the sizes (Message.Size) of what Retained lists at a time, in bytes: behind the message that reaches it the list is cut.
 const RetainedPage = 4 << 20
 
 // Retained lists the retained messages under a filter whose topics are behind after, in the order of topics, at most limit (1 to
@@ -54,7 +54,7 @@ func (b *Broker) Retained(number uint64, filter, after string, limit int) ([]Mes
 	for i := range page {
 		if size < RetainedPage {
 			all = append(all, page[i].value.outside(now))
-			size += len(all[i].Payload)
+			size += all[len(all)-1].Size()
 		}
 		page[i].value.Release()
 	}

@@ -60,6 +60,12 @@ func scanOrganization(scan func(...any) error) (o OrganizationInfo, err error) {
 	return o, err
 }
 
+// LastNumber is the last number that an organization was given, 0 if none ever was.
+func (s *Store) LastNumber(ctx context.Context) (number uint64, err error) {
+	err = s.db.QueryRowContext(ctx, `SELECT value FROM counters WHERE name = 'organization'`).Scan(&number)
+	return number, failed(err)
+}
+
 // Organizations lists up to limit (1 to MaxPage) of a's organizations in order of their ids, those after the id given: all of them for
 // operators. Fields: limit.
 func (s *Store) Organizations(ctx context.Context, a Actor, after string, limit int) ([]OrganizationInfo, error) {

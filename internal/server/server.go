@@ -97,6 +97,9 @@ func (s *Server) start(ctx context.Context) error {
 		return withCause("opening the control database", err)
 	}
 	s.closers = append(s.closers, s.control.Close)
+	if err := s.openStore(ctx); err != nil {
+		return err
+	}
 	if _, err := s.control.Bootstrap(ctx, s.saveBootstrap); err != nil {
 		return withCause("making the first organization", err)
 	}
@@ -126,8 +129,9 @@ func (s *Server) changed(c control.Change) {
 	}
 }
 
-// startBroker opens what the last run left, and starts the broker with it.
-func (s *Server) startBroker() error {
+// openStore opens what the last run left. What belongs to organizations that the control database has never had is not its own: a
+// new organization would be given a number of theirs, and what they have.
+func (s *Server) openStore(ctx context.Context) error {
 	dir := filepath.Join(s.cfg.Data, "store")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("setting data: %w", err)
@@ -139,14 +143,32 @@ func (s *Server) startBroker() error {
 	}
 	s.store = store
 	s.closers = append(s.closers, store.Close)
+	numbers, err := store.Organizations()
+	if err != nil {
+		return fmt.Errorf("reading the store in %s: %w", dir, err)
+	}
+	last, err := s.control.LastNumber(ctx)
+	if err != nil {
+		return withCause("reading the control database", err)
+	}
+	if len(numbers) > 0 && slices.Max(numbers) > last {
+		return fmt.Errorf("the store in %s is not of this control.db, which is older or new: put the one back that belongs to it, or move the store away", dir)
+	}
+	return nil
+}
+
+// startBroker starts the broker with what is in the store.
+func (s *Server) startBroker() error {
 	limits := broker.DefaultLimits()
 	limits.DefaultExpiry, limits.MaxExpiry = seconds(s.cfg.SessionExpiry), seconds(s.cfg.MaxSessionExpiry)
 	limits.WillGrace = duration(s.cfg.WillGrace)
+	var err error
 	s.broker, err = broker.New(broker.Config{
-		Authenticator: access.NewAuthenticator(s.directory, access.AuthConfig{Verifier: s.verifier, KeyUsed: s.control.KeyUsed}), Store: store, Log: s.log, Limits: limits,
+		Authenticator: access.NewAuthenticator(s.directory, access.AuthConfig{Verifier: s.verifier, KeyUsed: s.control.KeyUsed}),
+		Store:         s.store, Log: s.log, Limits: limits,
 	})
 	if err != nil {
-		return fmt.Errorf("loading the store in %s: %w", dir, err)
+		return fmt.Errorf("loading the store in %s: %w", s.cfg.Data, err)
 	}
 	s.closers = append(s.closers, func() error { s.broker.Close(); return nil })
 	return nil
