@@ -249,10 +249,43 @@ func (o *organization) regrantToken(old *Grant, now time.Time) (*Grant, error) {
 	return nil, refuse(WhyRevoked)
 }
 
-// Standing is what a user may do now that has no connection: for its will. The organization is given by its number. A user of tokens has
-// one as long as a token was not revoked, even if all have ended, and it is that of the one that ends last. A *Refusal means that it may
-// do nothing any more.
+// Standing is what the rules let a user do now that has no connection, by its name alone: for its will, which it left while it might.
+// That it is disabled or gone meanwhile does not silence its will: those who watch for it are to learn that it has left. Of several
+// tokens the one that ends last is meant. The organization is given by its number. A *Refusal says that it is gone or disabled.
 func (a *Authenticator) Standing(organization uint64, user, clientID string) (*Grant, error) {
+	o, err := a.enabled(organization)
+	if err != nil {
+		return nil, err
+	}
+	g := o.standing(user, clientID)
+	if g == nil {
+		g = o.grant(user, clientID, "")
+		o.compile(g, "")
+	}
+	return g, nil
+}
+
+// Last is what the rules let a connection do now that has ended, whyever it has: for its will, as Standing. A user that is gone
+// has the rule set that it had, a token what it was narrowed to.
+func (a *Authenticator) Last(old *Grant) (*Grant, error) {
+	o, err := a.enabled(old.OrganizationNumber)
+	switch {
+	case err != nil:
+		return nil, err
+	case old.Server:
+		return o.standing(ServerUser, old.ClientID), nil
+	}
+	set := old.set
+	if u, ok := o.users.Get(old.User); ok {
+		set = u.RuleSet
+	}
+	g := o.grant(old.User, old.ClientID, "")
+	g.narrow = old.narrow
+	o.compile(g, set)
+	return g, nil
+}
+
+func (a *Authenticator) enabled(organization uint64) (*organization, error) {
 	o := a.directory.findNumber(organization)
 	switch {
 	case o == nil:
@@ -260,12 +293,5 @@ func (a *Authenticator) Standing(organization uint64, user, clientID string) (*G
 	case o.record.Disabled:
 		return nil, refuse(WhyDisabled)
 	}
-	if u, ok := o.users.Get(user); ok && u.Disabled {
-		return nil, refuse(WhyDisabled)
-	}
-	g := o.standing(user, clientID)
-	if g == nil {
-		return nil, refuse(WhyUnknownUser)
-	}
-	return g, nil
+	return o, nil
 }

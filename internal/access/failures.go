@@ -1,6 +1,7 @@
 package access
 
 import (
+	"hash/maphash"
 	"net/netip"
 	"sync"
 	"time"
@@ -89,4 +90,52 @@ func (e *events[K]) evict() {
 		}
 	}
 	delete(e.current, least)
+}
+
+// turns gives each user, of those whose password many guess at, so many verifications a second, about evenly apart: whoever comes next
+// has the next one, and who has the password comes next now and then. In one second's lot, or at even times, those who guess
+// in step with it would have them all.
+type turns struct {
+	apart time.Duration
+	seed  maphash.Seed
+
+	mu   sync.Mutex
+	took uint64
+	next map[uint64]time.Time // at most maxFailureEntries
+}
+
+func newTurns(perSecond int) *turns {
+	return &turns{apart: time.Second / time.Duration(max(1, perSecond)), next: make(map[uint64]time.Time), seed: maphash.MakeSeed()}
+}
+
+// take says whether it is user's turn, and takes it.
+func (t *turns) take(user uint64, now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	next, ok := t.next[user]
+	if ok && now.Before(next) && next.Sub(now) <= 2*t.apart { // else the clock went back
+		return false
+	}
+	if !ok && len(t.next) >= maxFailureEntries {
+		t.evict()
+	}
+	t.took++
+	uneven := maphash.Comparable(t.seed, t.took) % uint64(t.apart) // half to one and a half times apart
+	t.next[user] = now.Add(t.apart/2 + time.Duration(uneven))
+	return true
+}
+
+// evict forgets the earliest of a few: its turn comes a little early.
+func (t *turns) evict() {
+	var first uint64
+	seen := 0
+	for user, at := range t.next { // in random order
+		if seen == 0 || at.Before(t.next[first]) {
+			first = user
+		}
+		if seen++; seen == evictionSample {
+			break
+		}
+	}
+	delete(t.next, first)
 }

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
 	"strings"
@@ -58,12 +59,13 @@ type compiled struct {
 
 // Why a decision is what it is.
 const (
-	BecauseServer  = "server"   // a server log-in may do everything
-	BecauseNoRules = "no_rules" // the organization has no rules
-	BecauseRule    = "rule"     // the rule that is named
-	BecauseNoMatch = "no_match" // no rule allows it
-	BecauseInvalid = "invalid"  // the filter cannot be read
-	BecauseToken   = "token"    // the token's own permissions or topics do not allow it
+	BecauseServer   = "server"   // a server log-in may do everything
+	BecauseNoRules  = "no_rules" // the organization has no rules
+	BecauseRule     = "rule"     // the rule that is named
+	BecauseNoMatch  = "no_match" // no rule allows it
+	BecauseReserved = "reserved" // nobody publishes to $SYS, or to a topic that begins like a shared subscription
+	BecauseInvalid  = "invalid"  // the filter cannot be read
+	BecauseToken    = "token"    // the token's own permissions or topics do not allow it
 )
 
 // Decision is an answer with its reason. Rule is the id of the deciding rule, empty if none did.
@@ -95,6 +97,8 @@ func (g *Grant) decide(a Action, name []byte) (bool, *Rule, string) {
 	switch {
 	case a != Publish && a != Subscribe:
 		return false, nil, BecauseInvalid
+	case a == Publish && reserved(name):
+		return false, nil, BecauseReserved
 	case g.Server:
 		return true, nil, BecauseServer
 	case g.narrow != nil && !g.narrow.allows(a, name):
@@ -105,6 +109,16 @@ func (g *Grant) decide(a Action, name []byte) (bool, *Rule, string) {
 		return g.decidePublish(name)
 	}
 	return g.decideSubscribe(string(name))
+}
+
+// reserved says whether a topic name is nobody's to publish to: $SYS and below would be taken for the server's words, and to what
+// begins with $share nobody could subscribe.
+func reserved(name []byte) bool {
+	if len(name) == 0 || name[0] != '$' {
+		return false
+	}
+	first, _, _ := bytes.Cut(name, []byte{'/'})
+	return string(first) == "$SYS" || string(first) == "$share"
 }
 
 // decidePublish: the first rule whose topic covers the name decides.

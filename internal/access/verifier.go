@@ -28,13 +28,13 @@ type Verifier struct {
 
 	verify func(hash string, password []byte) (bool, error)
 
-	failures, userFailures, userRate int
-	seed                             maphash.Seed
-	origins                          *events[origin]
-	users                            *events[uint64] // by organization and name
-	pairs                            *events[uint64] // by address, organization and name
-	verifications                    *events[uint64] // in a second, of users with many failures
-	proven                           *events[uint64] // pairs from which a chosen password was right
+	failures, userFailures int
+	seed                   maphash.Seed
+	origins                *events[origin]
+	users                  *events[uint64] // by organization and name
+	pairs                  *events[uint64] // by address, organization and name
+	turns                  *turns          // of users with many failures
+	proven                 *events[uint64] // pairs from which a chosen password was right
 }
 
 // NewVerifier makes a Verifier from what of cfg is about it. It panics if there is no randomness.
@@ -68,9 +68,9 @@ func NewVerifier(cfg AuthConfig) *Verifier {
 	}
 	return &Verifier{
 		now: cfg.Now, key: key, pool: newPool(cfg.Workers, cfg.Queue), right: newMemory(), wrong: newMemory(), verify: Verify,
-		failures: cfg.Failures, userFailures: cfg.UserFailures, userRate: cfg.UserRate, seed: maphash.MakeSeed(),
+		failures: cfg.Failures, userFailures: cfg.UserFailures, seed: maphash.MakeSeed(),
 		origins: newEvents[origin](cfg.Window), users: newEvents[uint64](cfg.Window), pairs: newEvents[uint64](cfg.Window),
-		verifications: newEvents[uint64](time.Second), proven: newEvents[uint64](provenWindow),
+		turns: newTurns(cfg.UserRate), proven: newEvents[uint64](provenWindow),
 	}
 }
 
@@ -209,10 +209,9 @@ func (t *attempt) admitted() bool {
 		t.verifies = true
 		return true
 	}
-	if v.pairs.of(t.pair, now) >= failedLately || v.verifications.of(t.user, now) > float64(v.userRate)-1 {
+	if v.pairs.of(t.pair, now) >= failedLately || !v.turns.take(t.user, now) {
 		return false
 	}
-	v.verifications.count(t.user, now)
 	t.verifies = true
 	return true
 }

@@ -31,11 +31,11 @@ func TestUserFailures(t *testing.T) {
 		t.Fatalf("%v", got)
 	}
 	before := f.slow.Load()
-	// From now on: who failed lately is refused at once, five others are looked at in a second.
+	// From now on: who failed lately is refused at once, others are looked at one by one.
 	if got := f.attack("chosen@"+orgA, 0, 50); got[WhyTooManyFailures] != 50 || f.slow.Load() != before {
 		t.Fatalf("again from the same addresses: %v, %d verified", got, f.slow.Load()-before)
 	}
-	if got := f.attack("chosen@"+orgA, 1000, 50); got[WhyWrongPassword] != 5 || got[WhyTooManyFailures] != 45 || f.slow.Load() != before+5 {
+	if got := f.attack("chosen@"+orgA, 1000, 50); got[WhyWrongPassword] != 1 || got[WhyTooManyFailures] != 49 || f.slow.Load() != before+1 {
 		t.Fatalf("from others: %v, %d verified", got, f.slow.Load()-before)
 	}
 	// It is no other user's concern, nor another organization's.
@@ -43,10 +43,11 @@ func TestUserFailures(t *testing.T) {
 	f.accepted("chosen@"+orgB, f.password["chosen@"+orgB])
 	// The owner comes in from an address that has not failed, as soon as there is room, and then always.
 	if _, err := f.login("chosen@"+orgA, f.password["chosen@"+orgA]); why(err) != WhyTooManyFailures {
-		t.Fatalf("the second's verifications are used up: %v", err)
+		t.Fatalf("it is not the owner's turn: %v", err)
 	}
 	f.now = f.now.Add(2 * time.Second)
 	f.accepted("chosen@"+orgA, f.password["chosen@"+orgA])
+	f.now = f.now.Add(time.Second)
 	if got := f.attack("chosen@"+orgA, 2000, 50); got[WhyWrongPassword] == 0 || got[WhyTooManyFailures] == 0 {
 		t.Fatalf("%v", got)
 	}
@@ -59,6 +60,28 @@ func TestUserFailures(t *testing.T) {
 	f.now = f.now.Add(3 * time.Minute)
 	if got := f.attack("chosen@"+orgA, 0, 10); got[WhyWrongPassword] != 10 {
 		t.Errorf("%v", got)
+	}
+}
+
+// TestOwnerAmongGuesses: while many guess from ever new addresses, who has the password and comes from nowhere known gets in.
+func TestOwnerAmongGuesses(t *testing.T) {
+	f := newFixture(t, AuthConfig{})
+	guesses := f.attack("chosen@"+orgA, 0, 50)
+	tries, in := 0, false
+	for i := 0; i < 20*120 && !in; i++ { // two minutes of 20 guesses a second
+		f.now = f.now.Add(50 * time.Millisecond)
+		for why, n := range f.attack("chosen@"+orgA, 1000+i, 1) {
+			guesses[why] += n
+		}
+		if i%37 == 0 { // every other second
+			tries++
+			f.now = f.now.Add(20 * time.Millisecond)
+			_, err := f.from(address(1<<20+i), "chosen@"+orgA, f.password["chosen@"+orgA])
+			in = err == nil
+		}
+	}
+	if !in || guesses[WhyTooManyFailures] == 0 {
+		t.Errorf("the owner is locked out: %d tries, guesses %v", tries, guesses)
 	}
 }
 
@@ -98,7 +121,7 @@ func TestUserFailuresAreBounded(t *testing.T) {
 		_ = try.refused(refuse(WhyUnknownUser))
 		try.prove()
 	}
-	for _, n := range []int{len(v.origins.current), len(v.users.current), len(v.pairs.current), len(v.verifications.current), len(v.proven.current)} {
+	for _, n := range []int{len(v.origins.current), len(v.users.current), len(v.pairs.current), len(v.turns.next), len(v.proven.current)} {
 		if n > maxFailureEntries {
 			t.Errorf("%d entries", n)
 		}

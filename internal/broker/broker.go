@@ -24,8 +24,9 @@ type Authenticator interface {
 	Login(ctx context.Context, l access.Login) (*access.Grant, error)
 	// Regrant judges a log-in again: the new grant, or old itself if nothing has changed. A refusal says that it has to end.
 	Regrant(old *access.Grant) (*access.Grant, error)
-	// Standing is what a user may do now that has no connection: for its will.
+	// Standing is what the rules let a user do now that has no connection, and Last a connection that has ended: for wills.
 	Standing(organization uint64, user, clientID string) (*access.Grant, error)
+	Last(old *access.Grant) (*access.Grant, error)
 	// Has says whether an organization has a user.
 	Has(organization uint64, user string) bool
 	// Limits are an organization's; false: there is none of this number.

@@ -58,11 +58,11 @@ type conn struct {
 	// What is of the session and not of its protocol.
 	subscriptions map[string]*subscription // by whole filter
 	groups        map[*group]struct{}
-	claimed       string       // client identifier
-	refusedLater  []string     // filters of the session that the rules do not allow any more
-	hadWill       bool         // there is a record of its will
-	owner         engine.Owner // of its records; 0: there are none
-	kept          *kept        // the session outlives the connection; nil: it does not
+	claimed       string          // client identifier
+	refusedLater  []refusedFilter // of the session: the rules do not allow them any more, or there are too many
+	hadWill       bool            // there is a record of its will
+	owner         engine.Owner    // of its records; 0: there are none
+	kept          *kept           // the session outlives the connection; nil: it does not
 
 	marked  bool // on some reader's list of connections to flush
 	writing bool // a writer goroutine, or a reader's try, owns the socket's write side

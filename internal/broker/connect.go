@@ -93,8 +93,8 @@ func (c *conn) live(r *reader, p *mqtt.Connect, s *session.Session, accepted ses
 			return c.fail(&mqtt.Error{Reason: mqtt.ServerUnavailable, Detail: "the store has failed"})
 		}
 		for _, f := range c.refusedLater {
-			c.refused("subscribe", reasonLabel(mqtt.NotAuthorized), []byte(f))
-			home.refusedFilter(reasonLabel(mqtt.NotAuthorized))
+			c.refused("subscribe", f.label, f.filter)
+			home.refusedFilter(f.label)
 		}
 		c.refusedLater = nil
 	}

@@ -13,6 +13,7 @@ import (
 const (
 	overConnections    = "connections" // the organization has as many as it may
 	overSessions       = "sessions"
+	overSubscriptions  = "subscriptions" // the connection has more than it may, since there were to be fewer
 	pausedConnection   = "publish_rate"
 	pausedOrganization = "message_rate"
 )
@@ -74,7 +75,7 @@ func (k *counters) begin() {
 		access.WhyDisabled, access.WhyNoPassword, access.WhyBusy, access.WhyTooManyFailures, access.WhyExpired, access.WhyRevoked,
 		overConnections, overSessions)
 	k.ends = zero("disconnect", "closed_by_client", "network", "refused", "taken_over", "keep_alive", "packet_timeout", "connect_timeout", "draining",
-		overConnections, "over_limit", "administrative", whyRotated, whyRevoked, whyDeleted, access.WhyDisabled, whyExpired)
+		overConnections, overSubscriptions, "over_limit", "administrative", whyRotated, whyRevoked, whyDeleted, access.WhyDisabled, whyExpired)
 	k.paused = zero(pausedConnection, pausedOrganization)
 	k.sessionsEnded = zero("default_limit", whyDeleted)
 	k.subscribes = zero(reasonLabel(mqtt.NotAuthorized), reasonLabel(mqtt.TopicFilterInvalid), reasonLabel(mqtt.QuotaExceeded))

@@ -143,7 +143,13 @@ func (o *Organization) recheck(w *change) {
 		}
 		c.mu.Lock()
 		c.resumeReader(true) // its pace may be another
+		most := o.quota.Load().MaxSubscriptions
+		over := w.limits && most > 0 && len(c.subscriptions) > most
 		c.mu.Unlock()
+		if over {
+			o.count(overSubscriptions)
+			o.endFor(c, ending{reason: mqtt.QuotaExceeded, label: overSubscriptions, detail: "it has more subscriptions than the organization allows", polite: true})
+		}
 		if c.isEnded() {
 			ended++
 		} else {

@@ -281,8 +281,15 @@ func (c *conn) resumeSubscription(s *session.Session, sub *engine.Subscription, 
 	if sub.Filter != 0 {
 		now.durable = o.filters[rest]
 	}
-	if !ok || !c.grant.Load().Check(access.Subscribe, []byte(sub.Text)) {
-		c.refusedLater = append(c.refusedLater, sub.Text)
+	reason := mqtt.Success
+	switch {
+	case !ok || !c.grant.Load().Check(access.Subscribe, []byte(sub.Text)):
+		reason = mqtt.NotAuthorized
+	case c.tooMany([]byte(sub.Text)): // there are to be fewer since
+		reason = mqtt.QuotaExceeded
+	}
+	if reason.Failed() {
+		c.refusedLater = append(c.refusedLater, refusedFilter{reasonLabel(reason), []byte(sub.Text)})
 		*operations = append(*operations, engine.Operation{Op: engine.OpUnsubscribe, Owner: c.owner, Text: sub.Text})
 		switch {
 		case now.durable != nil:

@@ -1,20 +1,14 @@
 package broker
 
 import (
-	"errors"
-
 	"cloudsignal/internal/access"
 	"cloudsignal/internal/session"
 )
 
-// inForce is what an ended connection's user may do now, nil if that is nothing: the user is gone or disabled, or its key or
-// token was revoked. A password that was rotated, or a token that is over, ends connections and says nothing about wills.
+// inForce is what the rules let an ended connection do now, for its will, whyever it has ended; nil if its organization is gone or
+// disabled.
 func (c *conn) inForce() *access.Grant {
-	old := c.grant.Load()
-	now, err := c.b.cfg.Authenticator.Regrant(old)
-	if refusal, ok := errors.AsType[*access.Refusal](err); ok && refusal.Why != access.WhyRevoked {
-		now, err = c.b.cfg.Authenticator.Standing(old.OrganizationNumber, old.User, old.ClientID)
-	}
+	now, err := c.b.cfg.Authenticator.Last(c.grant.Load())
 	if err != nil {
 		return nil
 	}

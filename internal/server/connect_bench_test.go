@@ -55,6 +55,8 @@ func (s *switchable) Standing(organization uint64, user, clientID string) (*acce
 
 func (s *switchable) Regrant(old *access.Grant) (*access.Grant, error) { return s.Load().Regrant(old) }
 
+func (s *switchable) Last(old *access.Grant) (*access.Grant, error) { return s.Load().Last(old) }
+
 func (s *switchable) Has(organization uint64, user string) bool {
 	return s.Load().Has(organization, user)
 }

@@ -192,8 +192,8 @@ var table = []mutation{
 	{"a name's next owner inherits its sessions", brokerDir + "recheck.go", []edit{
 		{"if !is(s.user.Value()) {", "if is(s.user.Value()) || true {"},
 	}, scenario("users_deleted_stored")},
-	{"what is revoked still has a will", brokerDir + "will.go", []edit{
-		{"ok && refusal.Why != access.WhyRevoked {", "ok && refusal.Why != \"\" {"},
+	{"who may do nothing any more has no will", brokerDir + "will.go", []edit{
+		{"Authenticator.Last(c.grant.Load())", "Authenticator.Regrant(c.grant.Load())"},
 	}, scenario("users_changed")},
 	{"what there is no room for is delivered", brokerDir + "limits.go", []edit{{"\t\treturn dropStorage\n", "\t\treturn none\n"}}, scenario("limits_storage")},
 	{"what was cut off stays counted", brokerDir + "janitor.go", []edit{
