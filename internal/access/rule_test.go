@@ -380,3 +380,18 @@ func FuzzRule(f *testing.F) {
 		}
 	})
 }
+
+func TestNobodyPublishesToReservedTopics(t *testing.T) {
+	g := &Grant{Server: true}
+	for name, want := range map[string]string{
+		"$SYS": BecauseReserved, "$SYS/x": BecauseReserved, "$share/g/x": BecauseReserved,
+		"$SYSTEM/x": BecauseServer, "$spaces/x": BecauseServer, "x/$SYS": BecauseServer,
+	} {
+		if d := g.Explain(Publish, []byte(name)); d.Why != want || d.Allowed != (want == BecauseServer) {
+			t.Errorf("%s: %+v", name, d)
+		}
+	}
+	if d := g.Explain(Subscribe, []byte("$share/g/x")); !d.Allowed {
+		t.Errorf("%+v", d)
+	}
+}
