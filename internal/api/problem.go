@@ -14,6 +14,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"cloudsignal/internal/access"
 	"cloudsignal/internal/fault"
 )
 
@@ -119,7 +120,7 @@ func (a *API) failed(ctx context.Context, o *operation, err error) {
 	if cause := errors.Unwrap(err); cause != nil {
 		text += ": " + cause.Error()
 	}
-	a.config.Log.Error("a request failed", "request_id", callerOf(ctx).id, "operation", o.name(), "error", text)
+	a.config.Log.Error("a request failed", "request_id", callerOf(ctx).id, "operation", o.name(), "error", access.Redact(text))
 }
 
 // place says where the field of a fault ("rules[2].topic") is: a parameter of the operation unless its body has such a field.
@@ -146,10 +147,15 @@ func pointer(path string) string {
 	}
 	path = strings.ReplaceAll(strings.ReplaceAll(path, "~", "~0"), "/", "~1")
 	path = "/" + strings.NewReplacer("[", "/", "]", "", ".", "/").Replace(path)
-	if len(path) > maxProblemPlace {
-		path = strings.ToValidUTF8(path[:maxProblemPlace], "")
+	return cut(path)
+}
+
+// cut bounds a place, which may be made of what the client chose, and hides secrets in it: half of one would not be known for one.
+func cut(place string) string {
+	if short := access.RedactStart(place, maxProblemPlace); len(place) > maxProblemPlace {
+		return strings.ToValidUTF8(short[:min(len(short), maxProblemPlace)], "")
 	}
-	return path
+	return place
 }
 
 // retold makes an error of huma's, about the form of a request, a problem.
@@ -192,7 +198,7 @@ func (a *API) retold(ctx huma.Context, e *huma.ErrorModel) *Problem {
 func retoldDetail(d *huma.ErrorDetail) ProblemError {
 	in, path, _ := strings.Cut(d.Location, ".")
 	if in != "body" {
-		return ProblemError{Parameter: path[:min(len(path), maxProblemPlace)], In: in, Detail: d.Message}
+		return ProblemError{Parameter: cut(path), In: in, Detail: d.Message}
 	}
 	var missing string
 	switch n, _ := fmt.Sscanf(d.Message, "expected required property %s to be present", &missing); {
@@ -209,6 +215,16 @@ func retoldDetail(d *huma.ErrorDetail) ProblemError {
 
 func tooLarge(limit int64) string { return fmt.Sprintf("the body has more than %d bytes", limit) }
 
+// clean takes secrets out of what a problem repeats from the request: whatever was put into a wrong field.
+func (p *Problem) clean() *Problem {
+	p.Detail = access.Redact(p.Detail)
+	for i := range p.Errors {
+		e := &p.Errors[i]
+		e.Pointer, e.Parameter, e.Detail = access.Redact(e.Pointer), access.Redact(e.Parameter), access.Redact(e.Detail)
+	}
+	return p
+}
+
 // transform is the last that an answer passes before it is written: errors take the form that their operation has.
 func (a *API) transform(ctx huma.Context, _ string, v any) (any, error) {
 	p, ok := v.(*Problem)
@@ -219,6 +235,7 @@ func (a *API) transform(ctx huma.Context, _ string, v any) (any, error) {
 		}
 		p = a.retold(ctx, e)
 	}
+	p.clean()
 	if o := operationOf(ctx); o != nil && o.shape != nil {
 		ctx.SetHeader("Content-Type", "application/json")
 		return o.shape(p), nil
@@ -228,7 +245,7 @@ func (a *API) transform(ctx huma.Context, _ string, v any) (any, error) {
 
 // refuse answers with a problem before the operation is reached. o may be nil.
 func (a *API) refuse(w http.ResponseWriter, o *operation, p *Problem) {
-	var body any = p
+	var body any = p.clean()
 	h := w.Header()
 	maps.Copy(h, p.header)
 	h.Set("Content-Type", problemType)

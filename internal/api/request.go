@@ -115,7 +115,7 @@ func (a *API) caught(ctx context.Context, w *writer) {
 	}
 	a.counters.panics.Add(1)
 	id := callerOf(ctx).id
-	a.config.Log.Error("a request panicked", "request_id", id, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+	a.config.Log.Error("a request panicked", "request_id", id, "panic", access.Redact(fmt.Sprint(v)), "stack", string(debug.Stack()))
 	if w.wrote {
 		panic(http.ErrAbortHandler) // half an answer must not look like a whole one
 	}

@@ -49,7 +49,8 @@ type AuditQuery struct {
 	Limit                 int
 }
 
-// audit writes an entry in the transaction of the change. before and after become JSON; nil is nothing. They hold no secret.
+// audit writes an entry in the transaction of the change. before and after become JSON; nil is nothing. They hold no secret; what has the
+// form of one, because somebody put it into a wrong field, is masked.
 func (t *scope) audit(action, target string, before, after any) error {
 	was, err := auditDetail(before)
 	if err != nil {
@@ -76,7 +77,7 @@ func (t *scope) audit(action, target string, before, after any) error {
 	}
 	_, err = t.exec(`INSERT INTO audit (organization, number, class, place, at, actor_kind, actor_id, actor_name, address, action, target, was, became)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
-		number, class, place, t.now.UnixMilli(), string(t.actor.Kind), t.actor.ID, t.actor.Name, address, action, target, was, became)
+		number, class, place, t.now.UnixMilli(), string(t.actor.Kind), t.actor.ID, access.Redact(t.actor.Name), address, action, access.Redact(target), was, became)
 	if err != nil {
 		return err
 	}
@@ -116,7 +117,7 @@ func auditDetail(v any) (string, error) {
 	if len(text) > maxAuditDetail {
 		return `{"too_long":` + itoa(len(text)) + `}`, nil
 	}
-	return string(text), nil
+	return access.Redact(string(text)), nil
 }
 
 const auditPrefix = "aud_"
@@ -168,7 +169,7 @@ func (q *AuditQuery) where() (w where, err error) {
 		w.and("number < ?", number)
 	}
 	if q.Actor != "" {
-		w.and("(actor_id = ? OR actor_name = ? OR actor_kind = ?)", q.Actor)
+		w.and("(actor_id = ? OR actor_name = ? OR actor_kind = ?)", access.Redact(q.Actor))
 	}
 	if kind, ok := strings.CutSuffix(q.Action, "."); ok {
 		w.and("action > ?", q.Action)
@@ -177,7 +178,7 @@ func (q *AuditQuery) where() (w where, err error) {
 		w.and("action = ?", q.Action)
 	}
 	if q.Target != "" {
-		w.and("target = ?", q.Target)
+		w.and("target = ?", access.Redact(q.Target)) // as it is kept
 	}
 	if !q.From.IsZero() {
 		w.and("at >= ?", q.From.UnixMilli())

@@ -68,7 +68,7 @@ func checkEmail(field, email string) (key string, err error) {
 	case err != nil || a.Name != "" || a.Address != email || strings.ContainsAny(email, " \"\\"):
 		return "", fault.Field(field, "must be an e-mail address, such as ana@example.com")
 	}
-	return strings.ToLower(email), nil
+	return strings.ToLower(email), access.CheckNoSecret(field, email)
 }
 
 // SignUp makes a member, the organization "<Name>'s Workspace" with the member as its owner, and its first secret key. Fields: name,

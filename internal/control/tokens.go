@@ -110,6 +110,12 @@ func (n *NewToken) validateIdentity() error {
 	case len(n.Subject) > maxSubject || !isPrintable(n.Subject):
 		return fault.Field("subject", "must have at most %d bytes, all of printable characters", maxSubject)
 	}
+	if err := access.CheckNoSecret("subject", n.Subject); err != nil {
+		return err
+	}
+	if err := access.CheckNoSecret("provider", n.Provider); err != nil {
+		return err
+	}
 	if key, err := checkEmail("subject", n.Subject); err == nil && n.Provider == defaultProvider {
 		n.Subject = key // one mailbox is one identity; what is no address keeps its case
 	}
