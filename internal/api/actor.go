@@ -77,7 +77,7 @@ func (a *API) identify(ctx context.Context, o *operation, h http.Header, r *http
 		}
 	}
 	c.actor = actor
-	if o.scope == "" || o.server && actor.Kind != control.KeyActor {
+	if o.scope == "" || o.server && actor.Kind != control.KeyActor || o.above && actor.Kind == control.OperatorActor {
 		return nil
 	}
 	if actor.Organization == "" {

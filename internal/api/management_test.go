@@ -283,6 +283,30 @@ func TestAudit(t *testing.T) {
 	f.call(f.a.secret, "GET", "/v2/audit?from=yesterday", nil).wrong(422, "query from")
 }
 
+// Who deleted an organization is known when its audit is gone with it.
+func TestServerAudit(t *testing.T) {
+	f := newFixture(t)
+	f.call(f.operator, "DELETE", "/v2/organizations/"+f.b.id, nil).want(204)
+	r := f.call(f.operator, "GET", "/v2/audit?action=organization.delete", nil).want(200)
+	r.is("data.0.target", f.b.id, "data.0.actor.kind", "operator", "data.0.address", "192.0.2.1", "data.0.before.name", "Person 2's Workspace", "data.1", "<nil>")
+	f.call(f.operator, "GET", "/v2/audit", nil).want(200).is("data.1.action", "organization.create", "data.2.action", "organization.create", "data.3", "<nil>")
+	f.call(f.operator, "GET", "/v2/audit?action=organization.create", nil, organizationHeader, f.a.id).want(200).is("data.0.target", f.a.id, "data.1", "<nil>")
+	f.call(f.operator, "GET", "/v2/users", nil).wrong(422, "header "+organizationHeader)
+	for _, secret := range []string{f.a.secret, f.a.session} {
+		if text := f.call(secret, "GET", "/v2/audit", nil).want(200).Body.String(); strings.Contains(text, f.b.id) {
+			t.Errorf("shows another organization's: %s", text)
+		}
+	}
+}
+
+// Every kind of actor there is has a place in the document.
+func TestActorKindsAreDocumented(t *testing.T) {
+	f := newFixture(t)
+	made := f.call(f.a.secret, "POST", "/v2/tokens/create", object{"organization_id": f.a.id, "user_email": "bo@example.com"}).want(200)
+	again := f.call("", "POST", "/v2/tokens/refresh", object{"token_id": made.text("token_id"), "current_token_password": made.text("access_token")}).want(200)
+	f.call(f.a.secret, "GET", "/v2/audit?action=token.refresh", nil).want(200).is("data.0.actor.kind", "token", "data.0.target", again.text("token_id"))
+}
+
 func TestUsage(t *testing.T) {
 	f := newFixture(t)
 	f.call(f.a.secret, "GET", "/v2/usage", nil).want(200).is("month", "2026-11", "messages", "0", "now.connections", "0", "limits.max_connections", "0")

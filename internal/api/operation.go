@@ -41,6 +41,7 @@ type operation struct {
 	status int          // of success; 0: 200, or 204 without a body
 	body   int64        // greatest body in bytes; 0: maxBody
 	server bool         // it is about no one organization: scope is a key's alone, and control judges the others
+	above  bool         // an operator who names no organization is answered about the server
 	also   []int        // statuses of errors beside the usual ones
 	bucket *buckets     // which limit counts it; nil: callers, or addresses if nobody has shown credentials
 	cors   bool         // pages of any origin may call it

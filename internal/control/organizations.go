@@ -122,7 +122,7 @@ func (t *scope) info() (o OrganizationInfo, err error) {
 // CreateOrganization makes an organization with no users, rules, keys or limits, for operators. Fields: name.
 func (s *Store) CreateOrganization(ctx context.Context, a Actor, name string) (info OrganizationInfo, err error) {
 	if !a.above() {
-		return OrganizationInfo{}, fault.New(fault.Forbidden, "only an operator of the server may do that")
+		return OrganizationInfo{}, errNotOperator
 	}
 	if err := access.CheckTitle("name", name); err != nil {
 		return OrganizationInfo{}, err
@@ -170,7 +170,11 @@ func (s *Store) createOrganization(ctx context.Context, tx *sql.Tx, a Actor, nam
 	if err != nil {
 		return nil, err
 	}
-	return t, t.audit("organization.create", id, nil, organizationDetail{name, false})
+	after := organizationDetail{name, false}
+	if err := s.auditServer(t, "organization.create", id, nil, after); err != nil {
+		return nil, err
+	}
+	return t, t.audit("organization.create", id, nil, after)
 }
 
 // organizationDetail is what the audit shows of an organization.
@@ -310,8 +314,8 @@ func limitsDetail(l access.Limits) map[string]int64 {
 	return all
 }
 
-// Delete deletes the organization and everything it has here, its audit too, and members who have no other organization. For operators, and
-// its owner.
+// Delete deletes the organization and everything it has here, its audit too, and members who have no other organization. The server's own
+// audit says who did it. For operators, and its owner.
 func (o *Organization) Delete(ctx context.Context) error {
 	if err := o.mayDelete(); err != nil {
 		return err
@@ -344,6 +348,9 @@ func (o *Organization) Delete(ctx context.Context) error {
 			if _, err := t.exec(statement); err != nil {
 				return err
 			}
+		}
+		if err := s.auditServer(t, "organization.delete", t.id, organizationDetail{info.Name, info.Disabled}, nil); err != nil {
+			return err
 		}
 		if err := tx.Commit(); err != nil {
 			return s.resync(t.id, err)

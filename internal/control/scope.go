@@ -69,10 +69,12 @@ func (o *Organization) mayAbove() error {
 		return err
 	}
 	if !o.actor.above() {
-		return fault.New(fault.Forbidden, "only an operator of the server may do that")
+		return errNotOperator
 	}
 	return nil
 }
+
+var errNotOperator = fault.New(fault.Forbidden, "only an operator of the server may do that: it takes the key op_... that the first start wrote")
 
 func noOrganization(id string) error {
 	return fault.New(fault.NotFound, "there is no organization %q", id)
