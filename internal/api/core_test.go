@@ -31,6 +31,7 @@ type echo struct {
 		Free  int64  `json:"free,omitempty"`
 		Rules []struct {
 			Topic string `json:"topic"`
+			Rank  int    `json:"rank,omitempty"`
 		} `json:"rules,omitempty" maxItems:"50"`
 	}
 }
@@ -57,6 +58,7 @@ func core(t *testing.T, errs map[string]error) (*API, *bytes.Buffer) {
 
 func ask(h http.Handler, method, target, body string, header ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, target, strings.NewReader(body))
+	r.Header.Set("Content-Type", "application/json")
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
@@ -119,14 +121,30 @@ func TestProblems(t *testing.T) {
 		{"not UTF-8", "POST", "/echo/a", "{\"title\":\"\xff\"}", 400, fault.Invalid, []ProblemError{{Detail: "the body is not UTF-8"}}},
 		{"not an object", "POST", "/echo/a", `[]`, 422, fault.Invalid, []ProblemError{{Detail: "expected object"}}},
 		{"missing", "POST", "/echo/a", `{}`, 422, fault.Invalid, []ProblemError{{Pointer: "/title", Detail: "is required"}}},
-		{"null", "POST", "/echo/a", `{"title":null}`, 422, fault.Invalid, []ProblemError{{Pointer: "/title", Detail: "expected string"}}},
+		{"null", "POST", "/echo/a", `{"title":null}`, 422, fault.Invalid, []ProblemError{{Pointer: "/title", Detail: "must not be null"}}},
+		{"null where nothing need be", "POST", "/echo/a", `{"title":"a","kind":null}`, 422, fault.Invalid, []ProblemError{{Pointer: "/kind", Detail: "must not be null"}}},
+		{"null for a number", "POST", "/echo/a", `{"title":"a","count":null}`, 422, fault.Invalid, []ProblemError{{Pointer: "/count", Detail: "must not be null"}}},
+		{"null in a list", "POST", "/echo/a", `{"title":"a","rules":[{"topic":"a"},null]}`, 422, fault.Invalid, []ProblemError{{Pointer: "/rules/1", Detail: "must not be null"}}},
+		{"null for all", "POST", "/echo/a", `null`, 422, fault.Invalid, []ProblemError{{Detail: "must not be null"}}},
 		{"unknown", "POST", "/echo/a", `{"title":"a","odd":1}`, 422, fault.Invalid, []ProblemError{{Pointer: "/odd", Detail: "there is no such field"}}},
 		{"another case", "POST", "/echo/a", `{"title":"a","Title":"b"}`, 422, fault.Invalid, []ProblemError{{Pointer: "/Title", Detail: "there is no such field"}}},
 		{"too long", "POST", "/echo/a", `{"title":"abcdef"}`, 422, fault.Invalid, []ProblemError{{Pointer: "/title", Detail: "expected length <= 5"}}},
 		{"wrong type", "POST", "/echo/a", `{"title":"a","rules":[{"topic":"a"},{"topic":7}]}`, 422, fault.Invalid, []ProblemError{{Pointer: "/rules/1/topic", Detail: "expected string"}}},
 		{"not in the list", "POST", "/echo/a", `{"title":"a","kind":"c"}`, 422, fault.Invalid, []ProblemError{{Pointer: "/kind", Detail: `expected value to be one of "a, b"`}}},
 		{"out of bounds", "POST", "/echo/a", `{"title":"a","count":10}`, 422, fault.Invalid, []ProblemError{{Pointer: "/count", Detail: "expected number <= 9"}}},
-		{"beyond 64 bits", "POST", "/echo/a", `{"title":"a","free":1e30}`, 422, fault.Invalid, []ProblemError{{Detail: "a value is of the wrong type or too large"}}},
+		{"beyond 64 bits", "POST", "/echo/a", `{"title":"a","free":1e30}`, 422, fault.Invalid, []ProblemError{{Pointer: "/free", Detail: "must be written as a whole number, without a point or an exponent"}}},
+		{"beyond 64 bits in digits", "POST", "/echo/a", `{"title":"a","free":99999999999999999999}`, 422, fault.Invalid, []ProblemError{{Pointer: "/free", Detail: "is too large"}}},
+		{"beyond all numbers", "POST", "/echo/a", `{"title":"a","rules":[{"topic":"a"},{"topic":1e400}]}`, 400, fault.Invalid, []ProblemError{{Pointer: "/rules/1/topic", Detail: "is too large"}}},
+		{"a whole number with a point", "POST", "/echo/a", `{"title":"a","count":1.0}`, 422, fault.Invalid, []ProblemError{{Pointer: "/count", Detail: "must be written as a whole number, without a point or an exponent"}}},
+		{"a whole number with an exponent", "POST", "/echo/a", `{"title":"a","rules":[{"topic":"a","rank":1},{"topic":"b","rank":1e0}]}`, 422, fault.Invalid, []ProblemError{{Pointer: "/rules/1/rank", Detail: "must be written as a whole number, without a point or an exponent"}}},
+		{"half a character", "POST", "/echo/a", `{"title":"\ud83d\ude00\\ud800","rules":[{"topic":"\ud800x"}]}`, 400, fault.Invalid, []ProblemError{{Pointer: "/rules/0/topic", Detail: "the text has half of a surrogate pair at byte 51 of the body, which is no character"}}},
+		{"the other half", "POST", "/echo/a", `{"title":"\udc00"}`, 400, fault.Invalid, []ProblemError{{Pointer: "/title", Detail: "the text has half of a surrogate pair at byte 11 of the body, which is no character"}}},
+		{"a dot in a name", "POST", "/echo/a", `{"title":"a","a.b":1}`, 422, fault.Invalid, []ProblemError{{Pointer: "/a.b", Detail: "there is no such field"}}},
+		{"brackets in a name", "POST", "/echo/a", `{"title":"a","a[0].b":1}`, 422, fault.Invalid, []ProblemError{{Pointer: "/a[0].b", Detail: "there is no such field"}}},
+		{"what JSON pointers escape", "POST", "/echo/a", `{"title":"a","a/b~c":1}`, 422, fault.Invalid, []ProblemError{{Pointer: "/a~1b~0c", Detail: "there is no such field"}}},
+		{"what we escape", "POST", "/echo/a", `{"title":"a","%2E%00":1}`, 422, fault.Invalid, []ProblemError{{Pointer: "/%2E%00", Detail: "there is no such field"}}},
+		{"an empty name", "POST", "/echo/a", `{"title":"a","":1}`, 422, fault.Invalid, []ProblemError{{Pointer: "/", Detail: "there is no such field"}}},
+		{"an odd name in a list", "POST", "/echo/a", `{"title":"a","rules":[{"topic":"a"},{"topic":"a","x.y/[z]":1}]}`, 422, fault.Invalid, []ProblemError{{Pointer: "/rules/1/x.y~1[z]", Detail: "there is no such field"}}},
 		{"query", "POST", "/echo/a?page=0", body, 422, fault.Invalid, []ProblemError{{Parameter: "page", In: "query", Detail: "expected number >= 1"}}},
 		{"query of another type", "POST", "/echo/a?page=x", body, 422, fault.Invalid, []ProblemError{{Parameter: "page", In: "query", Detail: "invalid integer"}}},
 		{"unknown query", "POST", "/echo/a?odd=1", body, 422, fault.Invalid, []ProblemError{{Parameter: "odd", In: "query", Detail: "unknown query parameter"}}},
@@ -163,6 +181,7 @@ func TestBodyOfUnknownLength(t *testing.T) {
 	for size, want := range map[int]int{500: http.StatusCreated, 501: http.StatusRequestEntityTooLarge} {
 		body := `{"title":"a"}` + strings.Repeat(" ", size-13)
 		r := httptest.NewRequest("POST", "/echo/a", io.MultiReader(strings.NewReader(body)))
+		r.Header.Set("Content-Type", "application/json")
 		w := httptest.NewRecorder()
 		if a.ServeHTTP(w, r); w.Code != want {
 			t.Errorf("%d bytes: %d %s, want %d", size, w.Code, w.Body, want)
@@ -173,8 +192,10 @@ func TestBodyOfUnknownLength(t *testing.T) {
 func TestContentTypes(t *testing.T) {
 	a, _ := core(t, nil)
 	for contentType, want := range map[string]int{
-		"application/json": 201, "application/json; charset=utf-8": 201, "application/merge-patch+json": 201,
-		"text/plain": 415, "application/x-www-form-urlencoded": 415, "application/cbor": 415, ";+": 415,
+		"application/json": 201, "application/json; charset=utf-8": 201, "application/merge-patch+json": 201, "Application/JSON": 201,
+		`application/JSON;Charset="UTF-8"`: 201, "application/json; charset=utf8": 201,
+		"text/plain": 415, "application/x-www-form-urlencoded": 415, "application/cbor": 415, ";+": 415, "": 415, "application/problem+json": 415,
+		"application/json-patch+json": 415, "application/json; charset=iso-8859-1": 415, "application/json; charset=": 415, "text/json": 415,
 	} {
 		if w := ask(a, "POST", "/echo/a", `{"title":"a"}`, "Content-Type", contentType); w.Code != want {
 			t.Errorf("%s: %d %s, want %d", contentType, w.Code, w.Body, want)

@@ -165,6 +165,9 @@ func (f *fixture) call(secret, method, target string, body any, header ...string
 	if secret != "" {
 		r.Header.Set("Authorization", "Bearer "+secret)
 	}
+	if body != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}

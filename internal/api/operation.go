@@ -47,6 +47,7 @@ type operation struct {
 	cors   bool         // pages of any origin may call it
 	shape  func(*Problem) any
 
+	takesBody  bool              // it has a type for one
 	parameters map[string]string // name to where it is
 	fields     []string          // of the body
 }
@@ -137,6 +138,12 @@ func (a *API) declare(o *operation) huma.Operation {
 			a.refuse(w, o, p)
 			return
 		}
+		if o.hasBody() {
+			if _, p := a.read(o, w, r); p != nil {
+				a.refuse(w, o, p)
+				return
+			}
+		}
 		next(ctx)
 	})
 	if o.auth != open {
@@ -157,6 +164,7 @@ func learn(doc *huma.OpenAPI, op *huma.Operation) {
 	if op.RequestBody == nil {
 		return
 	}
+	o.takesBody = true
 	for _, content := range op.RequestBody.Content {
 		s := content.Schema
 		for s.Ref != "" {
@@ -179,8 +187,8 @@ func (a *API) responses(o *operation) map[string]*huma.Response {
 		statuses = append(statuses, http.StatusForbidden)
 	}
 	statuses = append(statuses, o.also...)
-	if o.method != http.MethodGet && o.method != http.MethodDelete {
-		statuses = append(statuses, http.StatusBadRequest, http.StatusUnsupportedMediaType)
+	if o.hasBody() {
+		statuses = append(statuses, http.StatusBadRequest, http.StatusUnsupportedMediaType, http.StatusRequestTimeout)
 	}
 	all := make(map[string]*huma.Response, len(statuses)+1)
 	for _, s := range statuses {

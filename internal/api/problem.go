@@ -140,14 +140,13 @@ func (o *operation) place(field, detail string) ProblemError {
 	return ProblemError{Pointer: pointer(field), Detail: detail}
 }
 
-// pointer makes "rules[2].topic" "/rules/2/topic".
+// pointer makes "rules[2].topic" "/rules/2/topic". Keys that hold a separator come as escapeKey makes them.
 func pointer(path string) string {
 	if path == "" {
 		return ""
 	}
-	path = strings.ReplaceAll(strings.ReplaceAll(path, "~", "~0"), "/", "~1")
-	path = "/" + strings.NewReplacer("[", "/", "]", "", ".", "/").Replace(path)
-	return cut(path)
+	path = strings.NewReplacer("[", "/", "]", "", ".", "/").Replace(pointerToken(path))
+	return cut("/" + keyUnescaper.Replace(path))
 }
 
 // cut bounds a place, which may be made of what the client chose, and hides secrets in it: half of one would not be known for one.
@@ -163,23 +162,16 @@ func (a *API) retold(ctx huma.Context, e *huma.ErrorModel) *Problem {
 	id := callerOf(ctx.Context()).id
 	var p *Problem
 	switch e.Status {
-	case http.StatusRequestEntityTooLarge:
-		return newProblem(id, codeTooLarge, tooLarge(ctx.Operation().MaxBodyBytes-1))
-	case http.StatusRequestTimeout:
-		return newProblem(id, codeTimeout, "the body did not arrive in time")
-	case http.StatusUnsupportedMediaType:
-		return newProblem(id, codeMediaType, needsJSON)
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
 		p = newProblem(id, fault.Invalid, e.Detail)
 		p.Status, p.Title = e.Status, http.StatusText(e.Status)
-	default:
-		// A body that cannot be read: the client is gone.
-		p = newProblem(id, fault.Internal, "the request cannot be read")
-		p.Status, p.Title = e.Status, http.StatusText(e.Status)
-		return p
+	default: // nothing else is about the form of a request: its body was read before
+		return hidden(id)
 	}
 	for _, d := range e.Errors {
-		p.Errors = append(p.Errors, retoldDetail(d))
+		if told := retoldDetail(d); !slices.Contains(p.Errors, told) {
+			p.Errors = append(p.Errors, told)
+		}
 	}
 	if n := len(p.Errors); n > 0 {
 		first := p.Errors[0]
@@ -206,9 +198,12 @@ func retoldDetail(d *huma.ErrorDetail) ProblemError {
 		return ProblemError{Pointer: pointer(strings.TrimPrefix(path+"."+missing, ".")), Detail: "is required"}
 	case d.Message == "unexpected property":
 		return ProblemError{Pointer: pointer(path), Detail: "there is no such field"}
-	case strings.HasPrefix(d.Message, "json: "):
-		// It has the names of our types, and only the validator knows where it is; the bounds in the schemas keep it away.
-		return ProblemError{Pointer: pointer(path), Detail: "a value is of the wrong type or too large"}
+	}
+	if at, text, ok := placeOf(d.Message); ok {
+		return ProblemError{Pointer: at, Detail: text}
+	}
+	if _, ok := d.Value.(null); ok {
+		return ProblemError{Pointer: pointer(path), Detail: "must not be null"}
 	}
 	return ProblemError{Pointer: pointer(path), Detail: d.Message}
 }

@@ -279,7 +279,7 @@ func TestTokenErrors(t *testing.T) {
 		{"too long", "/v2/tokens/create", create(map[string]any{"ttl": 86401}), 422, "invalid"},
 		{"no address", "/v2/tokens/create", create(map[string]any{"user_email": ""}), 422, "invalid"},
 		{"an unknown field", "/v2/tokens/create", create(map[string]any{"user": "x"}), 422, "invalid"},
-		{"null is nothing", "/v1/create", create(map[string]any{"replace_existing": nil}), 200, ""},
+		{"null", "/v1/create", create(map[string]any{"replace_existing": nil}), 422, "invalid"},
 		{"permission", "/v2/tokens/create", create(map[string]any{"permissions": []string{"write"}}), 422, "invalid"},
 		{"refresh of nothing", "/v2/tokens/refresh", map[string]any{}, 422, "invalid"},
 		{"refresh of an unknown one", "/v2/tokens/refresh", map[string]any{"token_id": "tok_000000000000", "current_token_password": k.password}, 401, "unauthorized"},
