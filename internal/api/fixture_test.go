@@ -99,7 +99,7 @@ func (f *fixture) pass(d time.Duration) { f.passed.Add(int64(d)) }
 
 // widen makes room for a test's requests, which all come from one address at one moment.
 func (f *fixture) widen() {
-	for _, b := range []**buckets{&f.api.addresses, &f.api.attempts, &f.api.callers, &f.api.publishing, &f.api.minting, &f.api.refreshing} {
+	for _, b := range []**buckets{&f.api.addresses, &f.api.signUps, &f.api.callers, &f.api.publishing, &f.api.minting, &f.api.refreshing} {
 		(*b).burst = 1 << 20
 	}
 }
