@@ -37,6 +37,8 @@ type API struct {
 	json     []byte // the OpenAPI document
 	counters counters
 
+	errorLines errorLines
+
 	addresses  *buckets // of an address: requests without credentials, and refused ones
 	signUps    *buckets // of an address: sign-ups that are well-formed
 	callers    *buckets // of who asks: everything but publishing
@@ -55,7 +57,7 @@ type Counters struct {
 	Limited      uint64 // requests answered with 429
 	Unauthorized uint64 // requests answered with 401
 	Panics       uint64 // bugs that were caught
-	Failed       uint64 // other errors of the server's own
+	Failed       uint64 // other answers of status 500 and above
 	Forgotten    uint64 // buckets of rate limits dropped because there were too many
 }
 

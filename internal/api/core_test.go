@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"cloudsignal/internal/access"
 	"cloudsignal/internal/fault"
 )
 
@@ -167,8 +168,10 @@ func TestProblems(t *testing.T) {
 			}
 		})
 	}
-	if log.Len() > 0 {
-		t.Errorf("logs what is the client's own mistake: %s", log)
+	for line := range strings.Lines(log.String()) { // busy and given up
+		if !strings.Contains(line, "level=WARN") || !strings.Contains(line, "status=503") || strings.Contains(line, "error=") {
+			t.Errorf("logs what is the client's own mistake: %s", line)
+		}
 	}
 	if w := ask(a, "POST", "/echo/a", body); w.Code != http.StatusCreated || w.Body.Len() > 0 {
 		t.Errorf("%d %s, want 201", w.Code, w.Body)
@@ -238,6 +241,53 @@ func TestOwnMistakes(t *testing.T) {
 			t.Errorf("%s: counted %+v", name, c)
 		}
 	}
+}
+
+// Every answer of status 500 and above is logged and counted, changes at level debug; nothing has the query.
+func TestAnswersAreLogged(t *testing.T) {
+	f := newFixture(t)
+	log := new(bytes.Buffer)
+	f.api.config.Log = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	line := func(want string) {
+		t.Helper()
+		for _, part := range strings.Fields(want) {
+			if strings.Count(log.String(), "\n") != 1 || !strings.Contains(log.String()+" ", part) || strings.Contains(log.String(), "limit") {
+				t.Errorf("%q\nwant one line with %s", log, part)
+			}
+		}
+		log.Reset()
+	}
+	me := f.call(f.a.secret, "GET", "/v2/me", nil).text("id")
+	f.call(f.a.secret, "GET", "/v2/users?limit=0", nil).want(422)
+	f.call(f.a.secret, "POST", "/v2/users", map[string]any{"name": ""}).want(422)
+	f.call("", "GET", "/v2/users", nil).want(401)
+	if log.Len() > 0 {
+		t.Errorf("%q, want nothing", log)
+	}
+	f.call(f.a.secret, "DELETE", "/v2/users/"+f.a.user, nil, "X-Request-Id", "request-1").want(204)
+	line("level=DEBUG request_id=request-1 method=DELETE route=/v2/users/{name} status=204 actor=" + me)
+	f.call("", "POST", "/v2/users?limit=1", map[string]any{}, "X-Request-Id", "request-2").want(401)
+	line(`level=DEBUG request_id=request-2 method=POST route=/v2/users status=401 actor=""`)
+	f.call(f.a.publishable, "POST", "/v2/users?limit=1", map[string]any{}).want(403)
+	line(`level=DEBUG method=POST route=/v2/users status=403 actor=key_`)
+	failing := operation{id: "fail", method: http.MethodGet, path: "/v2/fail", tag: "test", scope: access.UsersRead}
+	route(f.api, failing, func(context.Context, *Page) (*nothing, error) { return nil, errors.New("the disk is gone") })
+	before := f.api.Counters().Failed
+	f.call(f.a.secret, "GET", "/v2/fail?limit=7", nil, "X-Request-Id", "request-3").want(500)
+	line("level=ERROR request_id=request-3 method=GET route=/v2/fail status=500 error= gone actor=" + me)
+	if n := f.api.Counters().Failed - before; n != 1 {
+		t.Errorf("counted %d", n)
+	}
+	for range maxErrorLines + 10 {
+		f.call(f.a.secret, "GET", "/v2/fail", nil).want(500)
+	}
+	if n := strings.Count(log.String(), "\n"); n != maxErrorLines-1 {
+		t.Errorf("%d lines in a second", n)
+	}
+	log.Reset()
+	f.pass(time.Second)
+	f.call(f.a.secret, "GET", "/v2/fail", nil).want(500)
+	line("suppressed=11")
 }
 
 func TestOtherShape(t *testing.T) {

@@ -52,7 +52,7 @@ type Problem struct {
 	Status    int            `json:"status" example:"422"`
 	Detail    string         `json:"detail" doc:"A sentence for people." example:"rules[2].topic: must not be empty"`
 	Code      fault.Code     `json:"code" doc:"The kind of problem, for programs." enum:"invalid,not_found,conflict,unauthorized,forbidden,exhausted,too_many_requests,unavailable,internal,token_expired,too_large,unsupported_media_type,method_not_allowed,timeout" example:"invalid"`
-	RequestID string         `json:"request_id" doc:"Names the request in the server's log." example:"req_k7xm4pqr2n5t"`
+	RequestID string         `json:"request_id" doc:"Names the request. The server's log has it with every answer of status 500 and above, and at level debug with every change that was made or refused." example:"req_k7xm4pqr2n5t"`
 	Errors    []ProblemError `json:"errors,omitempty" doc:"The values that are wrong, 20 at most."`
 
 	header http.Header
@@ -84,7 +84,7 @@ func newProblem(id string, code fault.Code, detail string) *Problem {
 	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail, Code: code, RequestID: id}
 }
 
-// problem makes an error one that may be shown. What is not a fault, and the server's own mistakes, are logged and hidden.
+// problem makes an error one that may be shown. What is not a fault, and the server's own mistakes, are hidden, and noted for the log.
 // o may be nil.
 func (a *API) problem(ctx context.Context, o *operation, err error) *Problem {
 	id := callerOf(ctx).id
@@ -104,23 +104,16 @@ func (a *API) problem(ctx context.Context, o *operation, err error) *Problem {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return newProblem(id, fault.Unavailable, "the request was given up before it was done")
 	}
-	a.failed(ctx, o, err)
+	c := callerOf(ctx)
+	if c.trouble.err = err.Error(); errors.Unwrap(err) != nil {
+		c.trouble.err += ": " + errors.Unwrap(err).Error()
+	}
 	return hidden(id)
 }
 
 // hidden is what a client sees of the server's own mistakes.
 func hidden(id string) *Problem {
 	return newProblem(id, fault.Internal, "the server made a mistake; its log has it under this request_id")
-}
-
-// failed logs an error of the server's own, with its cause, once.
-func (a *API) failed(ctx context.Context, o *operation, err error) {
-	a.counters.failed.Add(1)
-	text := err.Error()
-	if cause := errors.Unwrap(err); cause != nil {
-		text += ": " + cause.Error()
-	}
-	a.config.Log.Error("a request failed", "request_id", callerOf(ctx).id, "operation", o.name(), "error", access.Redact(text))
 }
 
 // place says where the field of a fault ("rules[2].topic") is: a parameter of the operation unless its body has such a field.
