@@ -30,9 +30,9 @@ type memberSession struct {
 
 type signUpInput struct {
 	Body struct {
-		Name     string `json:"name" minLength:"1" maxLength:"100" doc:"The person's." example:"Ada"`
+		Name     string `json:"name" minLength:"1" maxLength:"80" doc:"The person's." example:"Ada"`
 		Email    string `json:"email" minLength:"3" maxLength:"254" example:"ada@example.com"`
-		Password string `json:"password" minLength:"1" maxLength:"1024" doc:"Eight characters at least." example:"correct horse battery staple"`
+		Password string `json:"password" minLength:"8" maxLength:"256" doc:"256 bytes at most." example:"correct horse battery staple"`
 	} `nameHint:"SignUp"`
 }
 
@@ -91,7 +91,7 @@ func (a *API) registerAccount() {
 	}, a.logIn)
 	route(a, operation{
 		id: "log-out", method: http.MethodPost, path: "/v2/logout", tag: "account", summary: "Log out",
-		text: "Ends the session whose token is shown.",
+		text: "Ends the session whose token is shown. There is none with a key.", also: []int{http.StatusForbidden},
 	}, func(ctx context.Context, _ *nothing) (*nothing, error) {
 		return nil, a.config.Store.LogOut(ctx, callerOf(ctx).actor)
 	})

@@ -37,6 +37,8 @@ type API struct {
 	json     []byte // the OpenAPI document
 	counters counters
 
+	operations map[string]*operation // by pattern of the mux
+
 	errorLines errorLines
 
 	addresses  *buckets // of an address: requests without credentials, and refused ones
@@ -72,7 +74,7 @@ func New(c Config) *API {
 // newAPI is an API without operations.
 func newAPI(c Config) *API {
 	c = c.withDefaults()
-	a := &API{config: c, mux: http.NewServeMux()}
+	a := &API{config: c, mux: http.NewServeMux(), operations: make(map[string]*operation)}
 	a.addresses = newBuckets("address", 10, 60)
 	a.signUps = newBuckets("sign-ups", 1.0/3, 20)
 	a.callers = newBuckets("requests", 100, 200)

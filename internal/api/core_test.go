@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -310,7 +311,16 @@ func TestOtherShape(t *testing.T) {
 			t.Errorf("%s: %v", c.target, w.Header())
 		}
 	}
-	w := ask(a, "OPTIONS", "/shaped/x", "", "Origin", "https://example.com", "Access-Control-Request-Method", "POST")
+	w := ask(a, "DELETE", "/shaped/x", "")
+	if h := w.Header(); w.Code != 405 || h.Get("Allow") != "POST" || h.Get("Access-Control-Allow-Origin") != "*" || !strings.Contains(w.Body.String(), `{"error":"method_not_allowed"`) {
+		t.Errorf("another method: %d %v %s", w.Code, h, w.Body)
+	}
+	for _, name := range []string{"X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Idempotent-Replayed"} {
+		if !slices.Contains(strings.Split(w.Header().Get("Access-Control-Expose-Headers"), ", "), name) {
+			t.Errorf("pages do not see %s", name)
+		}
+	}
+	w = ask(a, "OPTIONS", "/shaped/x", "", "Origin", "https://example.com", "Access-Control-Request-Method", "POST")
 	if h := w.Header(); w.Code != http.StatusNoContent || h.Get("Access-Control-Allow-Methods") != "POST" || h.Get("Access-Control-Allow-Origin") != "*" {
 		t.Errorf("preflight: %d %v", w.Code, h)
 	}

@@ -73,7 +73,7 @@ func parameters() map[string]*huma.Param {
 // security says which credentials an operation wants, and which scope.
 func security(o *operation) []map[string][]string {
 	scopes := []string{}
-	if o.scope != "" {
+	if o.scope != "" && !o.ours {
 		scopes = append(scopes, string(o.scope))
 	}
 	either := []map[string][]string{{"bearer": scopes}, {"secretKey": scopes}}

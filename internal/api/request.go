@@ -81,30 +81,39 @@ func (a *API) route(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := callerOf(r.Context())
+	allowed, o := a.allowed(r)
+	if o != nil && o.cors {
+		allowOrigins(w.Header())
+	}
 	if v := a.addresses.take(origin(c.address), a.config.Now()); !v.ok {
-		a.refuse(w, nil, limitedBy(c.id, a.addresses, v))
+		a.refuse(w, o, limitedBy(c.id, a.addresses, v))
 		return
 	}
-	if allowed := a.allowed(r); len(allowed) > 0 {
+	if len(allowed) > 0 {
 		p := newProblem(c.id, codeMethod, "this path takes "+strings.Join(allowed, ", "))
 		p.header = http.Header{"Allow": {strings.Join(allowed, ", ")}}
-		a.refuse(w, nil, p)
+		a.refuse(w, o, p)
 		return
 	}
 	a.refuse(w, nil, newProblem(c.id, fault.NotFound, "there is nothing at this path; see /openapi.yaml"))
 }
 
-// allowed are the methods that a path has.
-func (a *API) allowed(r *http.Request) []string {
-	var methods []string
+// allowed are the methods that a path has, and the operation whose form of errors the path has: of the last that lets pages call it, if
+// there is one.
+func (a *API) allowed(r *http.Request) (methods []string, shape *operation) {
 	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
 		other := *r
 		other.Method = m
-		if _, pattern := a.mux.Handler(&other); pattern != "" && m != r.Method {
-			methods = append(methods, m)
+		_, pattern := a.mux.Handler(&other)
+		if pattern == "" || m == r.Method {
+			continue
+		}
+		methods = append(methods, m)
+		if o := a.operations[pattern]; o != nil && o.cors {
+			shape = o
 		}
 	}
-	return methods
+	return methods, shape
 }
 
 // caught answers for a request whose handling panicked.

@@ -322,6 +322,11 @@ func TestTokenPreflight(t *testing.T) {
 				t.Errorf("%s: %v does not allow %s", target, a.header, name)
 			}
 		}
+		a = w.call("PUT", target, "", nil, "Origin", "https://app.example")
+		if shape := a.str("error"); a.status != 405 || a.header.Get("Access-Control-Allow-Origin") != "*" || !strings.Contains(a.header.Get("Allow"), "POST") ||
+			(shape == "method_not_allowed") != strings.Contains(target, "/v2/tokens") && target != "/v1/create" {
+			t.Errorf("%s: %d %v %s", target, a.status, a.header, a.text)
+		}
 	}
 	if a := w.call("OPTIONS", "/v2/sessions", "", nil); a.status != 405 || a.header.Get("Access-Control-Allow-Origin") != "" {
 		t.Errorf("%d %v", a.status, a.header)

@@ -183,7 +183,7 @@ type organizationDetail struct {
 	Disabled bool   `json:"disabled"`
 }
 
-// Update changes an organization. Fields: name.
+// Update changes an organization, if it differs. Fields: name.
 func (o *Organization) Update(ctx context.Context, u OrganizationUpdate) (info OrganizationInfo, err error) {
 	if err := o.may(access.OrganizationWrite); err != nil {
 		return OrganizationInfo{}, err
@@ -205,6 +205,9 @@ func (o *Organization) Update(ctx context.Context, u OrganizationUpdate) (info O
 		before := organizationDetail{info.Name, info.Disabled}
 		set(&info.Name, u.Name)
 		set(&info.Disabled, u.Disabled)
+		if before == (organizationDetail{info.Name, info.Disabled}) {
+			return errUnchanged
+		}
 		info.Revision++ // by the commit
 		if _, err = t.exec(`UPDATE organizations SET name = $2, disabled = $3 WHERE number = $1`, info.Name, info.Disabled); err != nil {
 			return err
@@ -240,6 +243,9 @@ func (o *Organization) SetLimits(ctx context.Context, u LimitsUpdate) (info Orga
 		set(&l.MaxSessions, u.MaxSessions)
 		set(&l.MaxRetained, u.MaxRetained)
 		set(&l.MaxStorageBytes, u.MaxStorageBytes)
+		if before == *l {
+			return errUnchanged
+		}
 		info.Revision++ // by the commit
 		if err := t.setLimits(*l); err != nil {
 			return err
