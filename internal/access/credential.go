@@ -17,7 +17,7 @@ import (
 
 // Bounds of chosen passwords.
 const (
-	MinPassword = 8   // bytes
+	MinPassword = 8   // characters
 	MaxPassword = 256 // bytes
 )
 
@@ -91,7 +91,7 @@ func hashChosen(rand io.Reader, password string, c cost) (string, error) {
 // CheckPassword judges a password that a person chose. Field is password.
 func CheckPassword(password string) error {
 	switch {
-	case len(password) < MinPassword:
+	case utf8.RuneCountInString(password) < MinPassword:
 		return fault.Field("password", "must have at least %d characters", MinPassword)
 	case len(password) > MaxPassword:
 		return fault.Field("password", "at most %d bytes are possible", MaxPassword)

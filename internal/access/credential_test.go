@@ -41,7 +41,7 @@ func TestChosenPassword(t *testing.T) {
 	if again, err := HashChosen(rand.Reader, "correct horse"); err != nil || again == hash {
 		t.Errorf("the same hash twice: %v", err)
 	}
-	for _, bad := range []string{"", "1234567", strings.Repeat("a", MaxPassword+1), "12345678\xff"} {
+	for _, bad := range []string{"", "1234567", "äääääää", strings.Repeat("a", MaxPassword+1), "12345678\xff"} {
 		if _, err := HashChosen(rand.Reader, bad); fieldOf(err) != "password" {
 			t.Errorf("%q: %v", bad, err)
 		}

@@ -51,6 +51,8 @@ func ValidUserName(name string) error {
 		return fault.Field("name", "%q is reserved for log-ins with a secret key", ServerUser)
 	case len(name) >= len(TokenUserPrefix) && strings.EqualFold(name[:len(TokenUserPrefix)], TokenUserPrefix):
 		return fault.Field("name", "names that begin with %q are reserved for tokens", TokenUserPrefix)
+	case HasSecret(name):
+		return fault.Field("name", holdsSecret)
 	}
 	return nil
 }

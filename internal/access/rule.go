@@ -174,7 +174,17 @@ func checkUserPattern(pattern string) error {
 	return nil
 }
 
-// CheckTitle judges a name meant for people: 1 to 100 printable characters, no blank at either end.
+const holdsSecret = "holds a key, a token or a password; such a value belongs into no name, and if somebody may have seen it, rotate it"
+
+// CheckNoSecret refuses a text that is kept and shown and holds one of our secrets.
+func CheckNoSecret(field, s string) error {
+	if HasSecret(s) {
+		return fault.Field(field, holdsSecret)
+	}
+	return nil
+}
+
+// CheckTitle judges a name meant for people: 1 to 100 printable characters, no blank at either end, no secret.
 func CheckTitle(field, s string) error {
 	switch {
 	case s == "":
@@ -185,6 +195,8 @@ func CheckTitle(field, s string) error {
 		return fault.Field(field, "at most %d characters are possible", maxTitle)
 	case strings.TrimSpace(s) != s:
 		return fault.Field(field, "must not begin or end with a blank")
+	case HasSecret(s):
+		return fault.Field(field, holdsSecret)
 	}
 	for _, r := range s {
 		if !printable(r) {

@@ -30,9 +30,9 @@ type memberSession struct {
 
 type signUpInput struct {
 	Body struct {
-		Name     string `json:"name" minLength:"1" maxLength:"100" doc:"The person's." example:"Ada"`
+		Name     string `json:"name" minLength:"1" maxLength:"80" doc:"The person's." example:"Ada"`
 		Email    string `json:"email" minLength:"3" maxLength:"254" example:"ada@example.com"`
-		Password string `json:"password" minLength:"1" maxLength:"1024" doc:"Eight characters at least." example:"correct horse battery staple"`
+		Password string `json:"password" minLength:"8" maxLength:"256" doc:"256 bytes at most." example:"correct horse battery staple"`
 	} `nameHint:"SignUp"`
 }
 
@@ -82,16 +82,16 @@ type me struct {
 func (a *API) registerAccount() {
 	route(a, operation{
 		id: "sign-up", method: http.MethodPost, path: "/v2/signup", tag: "account", summary: "Sign up", status: http.StatusCreated,
-		text: "Makes a person and an organization for them. Forbidden where sign-up is closed.",
-		auth: open, bucket: a.attempts, also: []int{http.StatusForbidden, http.StatusConflict},
+		text: "Makes a person and an organization for them. Forbidden where sign-up is closed. An address may sign up 20 times at once, and 20 times a minute.",
+		auth: open, also: []int{http.StatusForbidden, http.StatusConflict},
 	}, a.signUp)
 	route(a, operation{
-		id: "log-in", method: http.MethodPost, path: "/v2/login", tag: "account", summary: "Log in", auth: open, bucket: a.attempts,
-		text: "Gives a session's token for an e-mail address and its password.", also: []int{http.StatusUnauthorized},
+		id: "log-in", method: http.MethodPost, path: "/v2/login", tag: "account", summary: "Log in", auth: open,
+		text: "Gives a session's token for an e-mail address and its password. Refusals alone are limited, by address and by person.", also: []int{http.StatusUnauthorized},
 	}, a.logIn)
 	route(a, operation{
 		id: "log-out", method: http.MethodPost, path: "/v2/logout", tag: "account", summary: "Log out",
-		text: "Ends the session whose token is shown.",
+		text: "Ends the session whose token is shown. There is none with a key.", also: []int{http.StatusForbidden},
 	}, func(ctx context.Context, _ *nothing) (*nothing, error) {
 		return nil, a.config.Store.LogOut(ctx, callerOf(ctx).actor)
 	})
@@ -104,7 +104,15 @@ func (a *API) signUp(ctx context.Context, in *signUpInput) (*signedUp, error) {
 	if !a.config.SignUp {
 		return nil, fault.New(fault.Forbidden, "sign-up is closed on this server; its operator makes organizations")
 	}
-	made, err := a.config.Store.SignUp(ctx, callerOf(ctx).address, control.SignUp{Name: in.Body.Name, Email: in.Body.Email, Password: in.Body.Password})
+	c := callerOf(ctx)
+	up := control.SignUp{Name: in.Body.Name, Email: in.Body.Email, Password: in.Body.Password}
+	if _, err := up.Check(); err != nil {
+		return nil, hold(ctx, err)
+	}
+	if v := a.signUps.take(origin(c.address), a.config.Now()); !v.ok {
+		return nil, limitedBy(c.id, a.signUps, v)
+	}
+	made, err := a.config.Store.SignUp(ctx, c.address, up)
 	if err != nil {
 		return nil, hold(ctx, err)
 	}
@@ -118,6 +126,11 @@ func (a *API) signUp(ctx context.Context, in *signUpInput) (*signedUp, error) {
 
 func (a *API) logIn(ctx context.Context, in *logInInput) (*loggedIn, error) {
 	s, err := a.config.Store.LogIn(ctx, callerOf(ctx).address, in.Body.Email, in.Body.Password)
+	if fault.CodeOf(err) == fault.TooManyRequests {
+		p := a.problem(ctx, nil, err)
+		p.header = http.Header{"Retry-After": {"60"}} // its sentence says a minute
+		return nil, hold(ctx, p)
+	}
 	if err != nil {
 		return nil, hold(ctx, err)
 	}

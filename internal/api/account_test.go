@@ -74,24 +74,53 @@ func TestRefusalsTakeTheSameTime(t *testing.T) {
 	})
 }
 
-func TestLogInsAreLimitedByAddress(t *testing.T) {
+// Sign-ups have a bucket of their own, which what is malformed and log-ins do not empty.
+func TestSignUpsAreLimitedByAddress(t *testing.T) {
 	f := newFixture(t)
-	f.api.attempts.burst = 4
-	clear(f.api.attempts.of)
-	limited := 0
-	for i := range 6 {
-		r := f.call("", "POST", "/v2/login", map[string]any{"email": fmt.Sprintf("p%d@example.com", i), "password": "right or wrong"})
-		if r.Code == http.StatusTooManyRequests {
+	f.api.signUps = newBuckets("sign-ups", 1.0/3, 2)
+	up := func(i int, password string) *answer {
+		return f.call("", "POST", "/v2/signup", map[string]any{"name": "P", "email": fmt.Sprintf("p%d@example.com", i), "password": password})
+	}
+	for range 3 {
+		up(0, "short").wrong(422, "/password")
+		f.call("", "POST", "/v2/signup", map[string]any{"name": "P", "email": "nonsense", "password": "right or wrong"}).wrong(422, "/email")
+		f.call("", "POST", "/v2/login", map[string]any{"email": "nobody@example.com", "password": "right or wrong"}).want(401)
+	}
+	up(1, f.chosen("password of p1")).want(201)
+	up(1, "password of p1").want(409)
+	r := up(2, "password of p2").want(429)
+	if r.Header().Get("Retry-After") != "3" || !strings.Contains(r.Header().Get("RateLimit"), `"sign-ups";r=0`) {
+		t.Errorf("%v", r.Header())
+	}
+	f.call("", "POST", "/v2/login", map[string]any{"email": "p1@example.com", "password": "password of p1"}).want(200)
+	f.pass(3 * time.Second)
+	up(2, f.chosen("password of p2")).want(201)
+}
+
+// Log-ins are limited by those that were refused. Who has logged in from the address goes on, and so does everything else behind it.
+func TestLogInsAreLimitedByRefusals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // refusals take their time
+		f := newFixture(t)
+		right := map[string]any{"email": f.a.email, "password": f.chosen("password of " + f.a.email)}
+		for range 30 {
+			f.call("", "POST", "/v2/login", right).want(200)
+		}
+		limited := 0
+		for i := range 120 {
+			r := f.call("", "POST", "/v2/login", map[string]any{"email": fmt.Sprintf("p%d@example.com", i), "password": "right or wrong"})
+			if r.Code != http.StatusTooManyRequests {
+				r.want(401)
+				continue
+			}
 			limited++
-			if r.Header().Get("Retry-After") != "3" || !strings.Contains(r.Header().Get("RateLimit"), "r=0") {
-				t.Errorf("%v", r.Header())
+			if !strings.Contains(r.text("detail"), "a minute") || r.Header().Get("Retry-After") != "60" {
+				t.Errorf("%s, and Retry-After: %s", r.text("detail"), r.Header().Get("Retry-After"))
 			}
 		}
-	}
-	if limited != 2 {
-		t.Errorf("%d of 6 were refused for their number, want 2", limited)
-	}
-	f.pass(3 * time.Second)
-	f.call("", "POST", "/v2/login", map[string]any{"email": "p@example.com", "password": "right or wrong"}).want(401)
-	f.call(f.a.secret, "GET", "/v2/me", nil).want(200) // others behind the address go on
+		if limited != 20 {
+			t.Errorf("%d of 120 were refused for their number, want 20", limited)
+		}
+		f.call("", "POST", "/v2/login", right).want(200)
+		f.call(f.a.secret, "GET", "/v2/me", nil).want(200)
+	})
 }

@@ -77,13 +77,13 @@ func (a *API) identify(ctx context.Context, o *operation, h http.Header, r *http
 		}
 	}
 	c.actor = actor
-	if o.scope == "" || o.server && actor.Kind != control.KeyActor {
+	if o.scope == "" || o.server && (o.ours || actor.Kind != control.KeyActor) || o.above && actor.Kind == control.OperatorActor {
 		return nil
 	}
 	if actor.Organization == "" {
 		return a.problem(ctx, o, fault.Field(organizationHeader, "say which organization this is about; GET /v2/organizations lists yours"))
 	}
-	if !actor.May(o.scope) {
+	if !o.ours && !actor.May(o.scope) {
 		return newProblem(c.id, fault.Forbidden, "this needs the scope "+string(o.scope)+", which these credentials do not have")
 	}
 	return nil

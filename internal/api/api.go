@@ -37,8 +37,12 @@ type API struct {
 	json     []byte // the OpenAPI document
 	counters counters
 
+	operations map[string]*operation // by pattern of the mux
+
+	errorLines errorLines
+
 	addresses  *buckets // of an address: requests without credentials, and refused ones
-	attempts   *buckets // of an address: log-ins and sign-ups
+	signUps    *buckets // of an address: sign-ups that are well-formed
 	callers    *buckets // of who asks: everything but publishing
 	publishing *buckets // of who asks: publishing
 	minting    *buckets // of who asks, or of an address: making tokens
@@ -55,7 +59,7 @@ type Counters struct {
 	Limited      uint64 // requests answered with 429
 	Unauthorized uint64 // requests answered with 401
 	Panics       uint64 // bugs that were caught
-	Failed       uint64 // other errors of the server's own
+	Failed       uint64 // other answers of status 500 and above
 	Forgotten    uint64 // buckets of rate limits dropped because there were too many
 }
 
@@ -70,9 +74,9 @@ func New(c Config) *API {
 // newAPI is an API without operations.
 func newAPI(c Config) *API {
 	c = c.withDefaults()
-	a := &API{config: c, mux: http.NewServeMux()}
+	a := &API{config: c, mux: http.NewServeMux(), operations: make(map[string]*operation)}
 	a.addresses = newBuckets("address", 10, 60)
-	a.attempts = newBuckets("attempts", 1.0/3, 20)
+	a.signUps = newBuckets("sign-ups", 1.0/3, 20)
 	a.callers = newBuckets("requests", 100, 200)
 	a.publishing = newBuckets("publish", 100, 200)
 	a.minting = newBuckets("tokens", 100, 200)
@@ -109,7 +113,7 @@ func (a *API) Counters() Counters {
 		Limited: a.counters.limited.Load(), Unauthorized: a.counters.unauthorized.Load(),
 		Panics: a.counters.panics.Load(), Failed: a.counters.failed.Load(),
 	}
-	for _, b := range []*buckets{a.addresses, a.attempts, a.callers, a.publishing, a.minting, a.refreshing, a.guessing} {
+	for _, b := range []*buckets{a.addresses, a.signUps, a.callers, a.publishing, a.minting, a.refreshing, a.guessing} {
 		c.Forgotten += b.forgotten.Load()
 	}
 	return c

@@ -20,7 +20,7 @@ type auditInput struct {
 }
 
 type auditActor struct {
-	Kind control.ActorKind `json:"kind" enum:"key,member,operator,system" example:"key"`
+	Kind control.ActorKind `json:"kind" enum:"key,member,operator,system,token" example:"key"`
 	ID   string            `json:"id" example:"key_k7xm4pqr2n5t"`
 	Name string            `json:"name" example:"First key"`
 }
@@ -45,7 +45,9 @@ func showAuditEntry(e control.AuditEntry) auditEntry {
 func (a *API) registerAudit() {
 	route(a, operation{
 		id: "list-audit", method: http.MethodGet, path: "/v2/audit", tag: "audit", summary: "What was done, by whom",
-		text: "Every change, and every log-in of a member, the newest first.", scope: access.AuditRead,
+		text: "Every change, and every log-in of a member, the newest first. An operator who names no organization gets the server's own entries: " +
+			"which organizations were made and deleted.",
+		scope: access.AuditRead, above: true,
 	}, a.listAudit)
 }
 
@@ -54,9 +56,15 @@ func (a *API) listAudit(ctx context.Context, in *auditInput) (*listed[auditEntry
 	if err != nil {
 		return nil, err
 	}
-	entries, err := a.own(ctx).Audit(ctx, control.AuditQuery{
+	q := control.AuditQuery{
 		Actor: in.Actor, Action: in.Action, Target: in.Target, From: in.From, Until: in.Until, After: after, Limit: in.fetch(),
-	})
+	}
+	var entries []control.AuditEntry
+	if actor := callerOf(ctx).actor; actor.Organization == "" {
+		entries, err = a.config.Store.ServerAudit(ctx, actor, q)
+	} else {
+		entries, err = a.own(ctx).Audit(ctx, q)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -11,12 +11,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"cloudsignal/internal/access"
 	"cloudsignal/internal/fault"
 )
 
@@ -31,6 +33,7 @@ type echo struct {
 		Free  int64  `json:"free,omitempty"`
 		Rules []struct {
 			Topic string `json:"topic"`
+			Rank  int    `json:"rank,omitempty"`
 		} `json:"rules,omitempty" maxItems:"50"`
 	}
 }
@@ -57,6 +60,7 @@ func core(t *testing.T, errs map[string]error) (*API, *bytes.Buffer) {
 
 func ask(h http.Handler, method, target, body string, header ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, target, strings.NewReader(body))
+	r.Header.Set("Content-Type", "application/json")
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
@@ -119,14 +123,30 @@ func TestProblems(t *testing.T) {
 		{"not UTF-8", "POST", "/echo/a", "{\"title\":\"\xff\"}", 400, fault.Invalid, []ProblemError{{Detail: "the body is not UTF-8"}}},
 		{"not an object", "POST", "/echo/a", `[]`, 422, fault.Invalid, []ProblemError{{Detail: "expected object"}}},
 		{"missing", "POST", "/echo/a", `{}`, 422, fault.Invalid, []ProblemError{{Pointer: "/title", Detail: "is required"}}},
-		{"null", "POST", "/echo/a", `{"title":null}`, 422, fault.Invalid, []ProblemError{{Pointer: "/title", Detail: "expected string"}}},
+		{"null", "POST", "/echo/a", `{"title":null}`, 422, fault.Invalid, []ProblemError{{Pointer: "/title", Detail: "must not be null"}}},
+		{"null where nothing need be", "POST", "/echo/a", `{"title":"a","kind":null}`, 422, fault.Invalid, []ProblemError{{Pointer: "/kind", Detail: "must not be null"}}},
+		{"null for a number", "POST", "/echo/a", `{"title":"a","count":null}`, 422, fault.Invalid, []ProblemError{{Pointer: "/count", Detail: "must not be null"}}},
+		{"null in a list", "POST", "/echo/a", `{"title":"a","rules":[{"topic":"a"},null]}`, 422, fault.Invalid, []ProblemError{{Pointer: "/rules/1", Detail: "must not be null"}}},
+		{"null for all", "POST", "/echo/a", `null`, 422, fault.Invalid, []ProblemError{{Detail: "must not be null"}}},
 		{"unknown", "POST", "/echo/a", `{"title":"a","odd":1}`, 422, fault.Invalid, []ProblemError{{Pointer: "/odd", Detail: "there is no such field"}}},
 		{"another case", "POST", "/echo/a", `{"title":"a","Title":"b"}`, 422, fault.Invalid, []ProblemError{{Pointer: "/Title", Detail: "there is no such field"}}},
 		{"too long", "POST", "/echo/a", `{"title":"abcdef"}`, 422, fault.Invalid, []ProblemError{{Pointer: "/title", Detail: "expected length <= 5"}}},
 		{"wrong type", "POST", "/echo/a", `{"title":"a","rules":[{"topic":"a"},{"topic":7}]}`, 422, fault.Invalid, []ProblemError{{Pointer: "/rules/1/topic", Detail: "expected string"}}},
 		{"not in the list", "POST", "/echo/a", `{"title":"a","kind":"c"}`, 422, fault.Invalid, []ProblemError{{Pointer: "/kind", Detail: `expected value to be one of "a, b"`}}},
 		{"out of bounds", "POST", "/echo/a", `{"title":"a","count":10}`, 422, fault.Invalid, []ProblemError{{Pointer: "/count", Detail: "expected number <= 9"}}},
-		{"beyond 64 bits", "POST", "/echo/a", `{"title":"a","free":1e30}`, 422, fault.Invalid, []ProblemError{{Detail: "a value is of the wrong type or too large"}}},
+		{"beyond 64 bits", "POST", "/echo/a", `{"title":"a","free":1e30}`, 422, fault.Invalid, []ProblemError{{Pointer: "/free", Detail: "must be written as a whole number, without a point or an exponent"}}},
+		{"beyond 64 bits in digits", "POST", "/echo/a", `{"title":"a","free":99999999999999999999}`, 422, fault.Invalid, []ProblemError{{Pointer: "/free", Detail: "is too large"}}},
+		{"beyond all numbers", "POST", "/echo/a", `{"title":"a","rules":[{"topic":"a"},{"topic":1e400}]}`, 400, fault.Invalid, []ProblemError{{Pointer: "/rules/1/topic", Detail: "is too large"}}},
+		{"a whole number with a point", "POST", "/echo/a", `{"title":"a","count":1.0}`, 422, fault.Invalid, []ProblemError{{Pointer: "/count", Detail: "must be written as a whole number, without a point or an exponent"}}},
+		{"a whole number with an exponent", "POST", "/echo/a", `{"title":"a","rules":[{"topic":"a","rank":1},{"topic":"b","rank":1e0}]}`, 422, fault.Invalid, []ProblemError{{Pointer: "/rules/1/rank", Detail: "must be written as a whole number, without a point or an exponent"}}},
+		{"half a character", "POST", "/echo/a", `{"title":"\ud83d\ude00\\ud800","rules":[{"topic":"\ud800x"}]}`, 400, fault.Invalid, []ProblemError{{Pointer: "/rules/0/topic", Detail: "the text has half of a surrogate pair at byte 51 of the body, which is no character"}}},
+		{"the other half", "POST", "/echo/a", `{"title":"\udc00"}`, 400, fault.Invalid, []ProblemError{{Pointer: "/title", Detail: "the text has half of a surrogate pair at byte 11 of the body, which is no character"}}},
+		{"a dot in a name", "POST", "/echo/a", `{"title":"a","a.b":1}`, 422, fault.Invalid, []ProblemError{{Pointer: "/a.b", Detail: "there is no such field"}}},
+		{"brackets in a name", "POST", "/echo/a", `{"title":"a","a[0].b":1}`, 422, fault.Invalid, []ProblemError{{Pointer: "/a[0].b", Detail: "there is no such field"}}},
+		{"what JSON pointers escape", "POST", "/echo/a", `{"title":"a","a/b~c":1}`, 422, fault.Invalid, []ProblemError{{Pointer: "/a~1b~0c", Detail: "there is no such field"}}},
+		{"what we escape", "POST", "/echo/a", `{"title":"a","%2E%00":1}`, 422, fault.Invalid, []ProblemError{{Pointer: "/%2E%00", Detail: "there is no such field"}}},
+		{"an empty name", "POST", "/echo/a", `{"title":"a","":1}`, 422, fault.Invalid, []ProblemError{{Pointer: "/", Detail: "there is no such field"}}},
+		{"an odd name in a list", "POST", "/echo/a", `{"title":"a","rules":[{"topic":"a"},{"topic":"a","x.y/[z]":1}]}`, 422, fault.Invalid, []ProblemError{{Pointer: "/rules/1/x.y~1[z]", Detail: "there is no such field"}}},
 		{"query", "POST", "/echo/a?page=0", body, 422, fault.Invalid, []ProblemError{{Parameter: "page", In: "query", Detail: "expected number >= 1"}}},
 		{"query of another type", "POST", "/echo/a?page=x", body, 422, fault.Invalid, []ProblemError{{Parameter: "page", In: "query", Detail: "invalid integer"}}},
 		{"unknown query", "POST", "/echo/a?odd=1", body, 422, fault.Invalid, []ProblemError{{Parameter: "odd", In: "query", Detail: "unknown query parameter"}}},
@@ -149,8 +169,10 @@ func TestProblems(t *testing.T) {
 			}
 		})
 	}
-	if log.Len() > 0 {
-		t.Errorf("logs what is the client's own mistake: %s", log)
+	for line := range strings.Lines(log.String()) { // busy and given up
+		if !strings.Contains(line, "level=WARN") || !strings.Contains(line, "status=503") || strings.Contains(line, "error=") {
+			t.Errorf("logs what is the client's own mistake: %s", line)
+		}
 	}
 	if w := ask(a, "POST", "/echo/a", body); w.Code != http.StatusCreated || w.Body.Len() > 0 {
 		t.Errorf("%d %s, want 201", w.Code, w.Body)
@@ -163,6 +185,7 @@ func TestBodyOfUnknownLength(t *testing.T) {
 	for size, want := range map[int]int{500: http.StatusCreated, 501: http.StatusRequestEntityTooLarge} {
 		body := `{"title":"a"}` + strings.Repeat(" ", size-13)
 		r := httptest.NewRequest("POST", "/echo/a", io.MultiReader(strings.NewReader(body)))
+		r.Header.Set("Content-Type", "application/json")
 		w := httptest.NewRecorder()
 		if a.ServeHTTP(w, r); w.Code != want {
 			t.Errorf("%d bytes: %d %s, want %d", size, w.Code, w.Body, want)
@@ -173,8 +196,10 @@ func TestBodyOfUnknownLength(t *testing.T) {
 func TestContentTypes(t *testing.T) {
 	a, _ := core(t, nil)
 	for contentType, want := range map[string]int{
-		"application/json": 201, "application/json; charset=utf-8": 201, "application/merge-patch+json": 201,
-		"text/plain": 415, "application/x-www-form-urlencoded": 415, "application/cbor": 415, ";+": 415,
+		"application/json": 201, "application/json; charset=utf-8": 201, "application/merge-patch+json": 201, "Application/JSON": 201,
+		`application/JSON;Charset="UTF-8"`: 201, "application/json; charset=utf8": 201,
+		"text/plain": 415, "application/x-www-form-urlencoded": 415, "application/cbor": 415, ";+": 415, "": 415, "application/problem+json": 415,
+		"application/json-patch+json": 415, "application/json; charset=iso-8859-1": 415, "application/json; charset=": 415, "text/json": 415,
 	} {
 		if w := ask(a, "POST", "/echo/a", `{"title":"a"}`, "Content-Type", contentType); w.Code != want {
 			t.Errorf("%s: %d %s, want %d", contentType, w.Code, w.Body, want)
@@ -219,6 +244,53 @@ func TestOwnMistakes(t *testing.T) {
 	}
 }
 
+// Every answer of status 500 and above is logged and counted, changes at level debug; nothing has the query.
+func TestAnswersAreLogged(t *testing.T) {
+	f := newFixture(t)
+	log := new(bytes.Buffer)
+	f.api.config.Log = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	line := func(want string) {
+		t.Helper()
+		for _, part := range strings.Fields(want) {
+			if strings.Count(log.String(), "\n") != 1 || !strings.Contains(log.String()+" ", part) || strings.Contains(log.String(), "limit") {
+				t.Errorf("%q\nwant one line with %s", log, part)
+			}
+		}
+		log.Reset()
+	}
+	me := f.call(f.a.secret, "GET", "/v2/me", nil).text("id")
+	f.call(f.a.secret, "GET", "/v2/users?limit=0", nil).want(422)
+	f.call(f.a.secret, "POST", "/v2/users", map[string]any{"name": ""}).want(422)
+	f.call("", "GET", "/v2/users", nil).want(401)
+	if log.Len() > 0 {
+		t.Errorf("%q, want nothing", log)
+	}
+	f.call(f.a.secret, "DELETE", "/v2/users/"+f.a.user, nil, "X-Request-Id", "request-1").want(204)
+	line("level=DEBUG request_id=request-1 method=DELETE route=/v2/users/{name} status=204 actor=" + me)
+	f.call("", "POST", "/v2/users?limit=1", map[string]any{}, "X-Request-Id", "request-2").want(401)
+	line(`level=DEBUG request_id=request-2 method=POST route=/v2/users status=401 actor=""`)
+	f.call(f.a.publishable, "POST", "/v2/users?limit=1", map[string]any{}).want(403)
+	line(`level=DEBUG method=POST route=/v2/users status=403 actor=key_`)
+	failing := operation{id: "fail", method: http.MethodGet, path: "/v2/fail", tag: "test", scope: access.UsersRead}
+	route(f.api, failing, func(context.Context, *Page) (*nothing, error) { return nil, errors.New("the disk is gone") })
+	before := f.api.Counters().Failed
+	f.call(f.a.secret, "GET", "/v2/fail?limit=7", nil, "X-Request-Id", "request-3").want(500)
+	line("level=ERROR request_id=request-3 method=GET route=/v2/fail status=500 error= gone actor=" + me)
+	if n := f.api.Counters().Failed - before; n != 1 {
+		t.Errorf("counted %d", n)
+	}
+	for range maxErrorLines + 10 {
+		f.call(f.a.secret, "GET", "/v2/fail", nil).want(500)
+	}
+	if n := strings.Count(log.String(), "\n"); n != maxErrorLines-1 {
+		t.Errorf("%d lines in a second", n)
+	}
+	log.Reset()
+	f.pass(time.Second)
+	f.call(f.a.secret, "GET", "/v2/fail", nil).want(500)
+	line("suppressed=11")
+}
+
 func TestOtherShape(t *testing.T) {
 	a, _ := core(t, map[string]error{"gone": fault.New(fault.NotFound, "there is no x")})
 	for _, c := range []struct {
@@ -239,7 +311,16 @@ func TestOtherShape(t *testing.T) {
 			t.Errorf("%s: %v", c.target, w.Header())
 		}
 	}
-	w := ask(a, "OPTIONS", "/shaped/x", "", "Origin", "https://example.com", "Access-Control-Request-Method", "POST")
+	w := ask(a, "DELETE", "/shaped/x", "")
+	if h := w.Header(); w.Code != 405 || h.Get("Allow") != "POST" || h.Get("Access-Control-Allow-Origin") != "*" || !strings.Contains(w.Body.String(), `{"error":"method_not_allowed"`) {
+		t.Errorf("another method: %d %v %s", w.Code, h, w.Body)
+	}
+	for _, name := range []string{"X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Idempotent-Replayed"} {
+		if !slices.Contains(strings.Split(w.Header().Get("Access-Control-Expose-Headers"), ", "), name) {
+			t.Errorf("pages do not see %s", name)
+		}
+	}
+	w = ask(a, "OPTIONS", "/shaped/x", "", "Origin", "https://example.com", "Access-Control-Request-Method", "POST")
 	if h := w.Header(); w.Code != http.StatusNoContent || h.Get("Access-Control-Allow-Methods") != "POST" || h.Get("Access-Control-Allow-Origin") != "*" {
 		t.Errorf("preflight: %d %v", w.Code, h)
 	}

@@ -99,7 +99,7 @@ func (f *fixture) pass(d time.Duration) { f.passed.Add(int64(d)) }
 
 // widen makes room for a test's requests, which all come from one address at one moment.
 func (f *fixture) widen() {
-	for _, b := range []**buckets{&f.api.addresses, &f.api.attempts, &f.api.callers, &f.api.publishing, &f.api.minting, &f.api.refreshing} {
+	for _, b := range []**buckets{&f.api.addresses, &f.api.signUps, &f.api.callers, &f.api.publishing, &f.api.minting, &f.api.refreshing} {
 		(*b).burst = 1 << 20
 	}
 }
@@ -164,6 +164,9 @@ func (f *fixture) call(secret, method, target string, body any, header ...string
 	r := httptest.NewRequest(method, target, strings.NewReader(text))
 	if secret != "" {
 		r.Header.Set("Authorization", "Bearer "+secret)
+	}
+	if body != nil {
+		r.Header.Set("Content-Type", "application/json")
 	}
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])

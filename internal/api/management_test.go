@@ -93,6 +93,129 @@ func TestKeysAreNotALadder(t *testing.T) {
 	f.call(narrow, "POST", "/v2/keys", object{"name": "x", "kind": "restricted", "scopes": []string{"keys:read"}}).want(201)
 }
 
+// Nor does it end one that may more than itself.
+func TestKeysTakeNoMoreThanTheyHave(t *testing.T) {
+	f := newFixture(t)
+	narrow := f.restricted(&f.a, access.KeysWrite, access.UsersRead)
+	made := func(kind string, scopes ...string) string {
+		return f.call(f.a.secret, "POST", "/v2/keys", object{"name": "x", "kind": kind, "scopes": append([]string{}, scopes...)}).want(201).text("id")
+	}
+	for _, id := range []string{f.a.key, made("publishable"), made("restricted", "users:write"), made("restricted", "users:read", "rules:read")} {
+		f.call(narrow, "DELETE", "/v2/keys/"+id, nil).want(403).is("code", "forbidden")
+		f.call(f.a.secret, "GET", "/v2/keys/"+id, nil).want(200)
+		f.call(f.a.secret, "DELETE", "/v2/keys/"+id, nil).want(204)
+	}
+	f.call(narrow, "DELETE", "/v2/keys/"+made("restricted", "users:read"), nil).want(204)
+	f.call(narrow, "DELETE", "/v2/keys/"+f.call(narrow, "GET", "/v2/me", nil).text("id"), nil).want(204) // itself
+	f.call(narrow, "GET", "/v2/users", nil).want(401)
+}
+
+// A change to what is already so is none: no entry in the audit, no revision, nothing announced.
+func TestChangesThatChangeNothing(t *testing.T) {
+	f := newFixture(t)
+	one := "/v2/organizations/" + f.a.id
+	rule := object{"user": "%", "topic": "#", "permission": "pubsub", "effect": "allow", "priority": 0, "position": 0}
+	f.call(f.operator, "PATCH", one+"/limits", object{"max_sessions": 9}).want(200)
+	count := func() int {
+		return len(f.call(f.a.secret, "GET", "/v2/audit", nil).want(200).at("data").([]any))
+	}
+	revision := func() uint64 {
+		r, _ := f.api.config.Directory.Organization(f.a.id)
+		return r.Revision
+	}
+	before, was, seen := count(), revision(), 0
+	for _, op := range f.document() {
+		if op.method != "PATCH" {
+			continue
+		}
+		seen++
+		same := map[string]object{
+			"update-organization": {"name": "Person 1's Workspace", "disabled": false}, "update-limits": {"max_sessions": 9, "max_retained": 0},
+			"update-user": {"display_name": "", "disabled": false, "rule_set": ""}, "update-rule-set": {"name": "Rules", "default": true}, "update-rule": rule,
+		}[op.OperationID]
+		if same == nil {
+			t.Errorf("what is no change to %s?", op.OperationID)
+		}
+		for _, body := range []object{{}, same} {
+			f.call(f.operator, op.method, f.a.target(op), body, organizationHeader, f.a.id).want(200)
+		}
+	}
+	if n := count(); n != before || revision() != was || seen < 5 {
+		t.Errorf("%d new entries, revision %d after %d, %d operations", n-before, revision(), was, seen)
+	}
+	f.call(f.a.secret, "PATCH", "/v2/users/nobody", object{}).want(404)
+	f.call(f.a.secret, "PATCH", one, object{"name": "Another"}).want(200)
+	if n := count(); n != before+1 || revision() != was+1 {
+		t.Errorf("a change has %d entries, revision %d after %d", n-before, revision(), was)
+	}
+}
+
+// What only operators may is refused with that reason, whatever scopes a key has, and the document asks for no scope.
+func TestWhatIsForOperators(t *testing.T) {
+	f := newFixture(t)
+	n := 0
+	for _, op := range f.document() {
+		if !declared(op.Operation).ours {
+			continue
+		}
+		n++
+		for _, secret := range []string{f.a.secret, f.a.session, f.a.publishable, f.restricted(&f.a, access.OrganizationWrite), f.restricted(&f.a, access.UsersRead)} {
+			r := f.call(secret, op.method, f.a.target(op), f.sample(op)).want(403)
+			if !strings.Contains(r.text("detail"), "only an operator") {
+				t.Errorf("%s: %s", r.what, r.text("detail"))
+			}
+		}
+		for _, s := range op.Security {
+			for _, scopes := range s {
+				if len(scopes) > 0 {
+					t.Errorf("%s: the document asks for %v", op.OperationID, scopes)
+				}
+			}
+		}
+	}
+	if n != 2 {
+		t.Errorf("%d operations", n)
+	}
+	f.call(f.a.secret, "POST", "/v2/logout", nil).want(403)
+	f.call(f.operator, "POST", "/v2/logout", nil).want(403)
+}
+
+// The bounds in the document are those that hold: a text of the greatest length is taken, and of the least.
+func TestBoundsAreEnforced(t *testing.T) {
+	f := newFixture(t)
+	text := func(n int) string { return strings.Repeat("a", n) }
+	for i, c := range []struct {
+		method, target, field string
+		least, most, status   int
+		body                  object
+	}{
+		{"POST", "/v2/signup", "name", 1, 80, 201, object{"password": "twelve ravens"}},
+		{"POST", "/v2/signup", "password", 8, 256, 201, object{"name": "Ada"}},
+		{"POST", "/v2/users", "password", 8, 256, 201, object{"name": "u"}},
+		{"POST", "/v2/users/" + f.a.user + "/rotate", "password", 8, 256, 200, object{}},
+		{"POST", "/v1/publish", "topic", 1, 4096, 200, object{"payload": "x"}},
+		{"POST", "/v2/rule-sets", "name", 1, 100, 201, object{}},
+		{"POST", "/v2/keys", "name", 1, 100, 201, object{"kind": "secret"}},
+	} {
+		for j, n := range []int{c.least, c.most, c.least - 1, c.most + 1} {
+			body := object{c.field: text(n)}
+			for name, v := range c.body {
+				body[name] = v
+			}
+			if c.target == "/v2/signup" {
+				body["email"] = fmt.Sprintf("p%d-%d@example.com", i, j)
+			} else if c.target == "/v2/users" {
+				body["name"] = fmt.Sprint("u", j)
+			}
+			if r := f.call(f.a.secret, c.method, c.target, body); j < 2 {
+				r.want(c.status)
+			} else {
+				r.wrong(422, "/"+c.field)
+			}
+		}
+	}
+}
+
 func TestRuleSets(t *testing.T) {
 	f := newFixture(t)
 	key := f.a.secret
@@ -281,6 +404,30 @@ func TestAudit(t *testing.T) {
 	}
 	f.call(f.b.secret, "GET", query, nil).want(200).is("data", "[]")
 	f.call(f.a.secret, "GET", "/v2/audit?from=yesterday", nil).wrong(422, "query from")
+}
+
+// Who deleted an organization is known when its audit is gone with it.
+func TestServerAudit(t *testing.T) {
+	f := newFixture(t)
+	f.call(f.operator, "DELETE", "/v2/organizations/"+f.b.id, nil).want(204)
+	r := f.call(f.operator, "GET", "/v2/audit?action=organization.delete", nil).want(200)
+	r.is("data.0.target", f.b.id, "data.0.actor.kind", "operator", "data.0.address", "192.0.2.1", "data.0.before.name", "Person 2's Workspace", "data.1", "<nil>")
+	f.call(f.operator, "GET", "/v2/audit", nil).want(200).is("data.1.action", "organization.create", "data.2.action", "organization.create", "data.3", "<nil>")
+	f.call(f.operator, "GET", "/v2/audit?action=organization.create", nil, organizationHeader, f.a.id).want(200).is("data.0.target", f.a.id, "data.1", "<nil>")
+	f.call(f.operator, "GET", "/v2/users", nil).wrong(422, "header "+organizationHeader)
+	for _, secret := range []string{f.a.secret, f.a.session} {
+		if text := f.call(secret, "GET", "/v2/audit", nil).want(200).Body.String(); strings.Contains(text, f.b.id) {
+			t.Errorf("shows another organization's: %s", text)
+		}
+	}
+}
+
+// Every kind of actor there is has a place in the document.
+func TestActorKindsAreDocumented(t *testing.T) {
+	f := newFixture(t)
+	made := f.call(f.a.secret, "POST", "/v2/tokens/create", object{"organization_id": f.a.id, "user_email": "bo@example.com"}).want(200)
+	again := f.call("", "POST", "/v2/tokens/refresh", object{"token_id": made.text("token_id"), "current_token_password": made.text("access_token")}).want(200)
+	f.call(f.a.secret, "GET", "/v2/audit?action=token.refresh", nil).want(200).is("data.0.actor.kind", "token", "data.0.target", again.text("token_id"))
 }
 
 func TestUsage(t *testing.T) {

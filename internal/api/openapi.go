@@ -3,11 +3,9 @@ package api
 import (
 	_ "embed"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"reflect"
 	"strconv"
-	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -75,7 +73,7 @@ func parameters() map[string]*huma.Param {
 // security says which credentials an operation wants, and which scope.
 func security(o *operation) []map[string][]string {
 	scopes := []string{}
-	if o.scope != "" {
+	if o.scope != "" && !o.ours {
 		scopes = append(scopes, string(o.scope))
 	}
 	either := []map[string][]string{{"bearer": scopes}, {"secretKey": scopes}}
@@ -97,6 +95,7 @@ var errorExamples = map[int]*Problem{
 	http.StatusNotFound:              newProblem("", fault.NotFound, `there is no user "agent-02"`),
 	http.StatusConflict:              newProblem("", fault.Conflict, "name: there is already a user with this name"),
 	http.StatusRequestEntityTooLarge: newProblem("", codeTooLarge, tooLarge(maxBody)),
+	http.StatusRequestTimeout:        newProblem("", codeTimeout, "the body did not arrive in time"),
 	http.StatusUnsupportedMediaType:  newProblem("", codeMediaType, needsJSON),
 	http.StatusUnprocessableEntity:   newProblem("", fault.Invalid, "rules[2].topic: must not be empty"),
 	http.StatusTooManyRequests:       newProblem("", fault.TooManyRequests, "too many requests; wait 1 s"),
@@ -160,18 +159,4 @@ func (a *API) document(path, contentType string, text []byte) {
 		w.Header().Set("Content-Type", contentType)
 		w.Write(text) //nolint:errcheck // the client is gone
 	})
-}
-
-var errNotUTF8 = errors.New("the body is not UTF-8")
-
-// unmarshal reads JSON. Its errors are shown, so they quote nothing.
-func unmarshal(data []byte, v any) error {
-	if !utf8.Valid(data) {
-		return errNotUTF8
-	}
-	err := json.Unmarshal(data, v)
-	if e, ok := errors.AsType[*json.SyntaxError](err); ok {
-		return errors.New("the body is not JSON: look at byte " + strconv.FormatInt(e.Offset, 10))
-	}
-	return err
 }

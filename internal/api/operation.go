@@ -41,11 +41,14 @@ type operation struct {
 	status int          // of success; 0: 200, or 204 without a body
 	body   int64        // greatest body in bytes; 0: maxBody
 	server bool         // it is about no one organization: scope is a key's alone, and control judges the others
+	ours   bool         // for the server's operators: control tells others so, whatever their scopes
+	above  bool         // an operator who names no organization is answered about the server
 	also   []int        // statuses of errors beside the usual ones
 	bucket *buckets     // which limit counts it; nil: callers, or addresses if nobody has shown credentials
 	cors   bool         // pages of any origin may call it
 	shape  func(*Problem) any
 
+	takesBody  bool              // it has a type for one
 	parameters map[string]string // name to where it is
 	fields     []string          // of the body
 }
@@ -67,7 +70,7 @@ func route[I, O any](a *API, o operation, f func(context.Context, *I) (*O, error
 		a.mux.HandleFunc("OPTIONS "+o.path, func(w http.ResponseWriter, _ *http.Request) {
 			allowOrigins(w.Header())
 			w.Header().Set("Access-Control-Allow-Methods", o.method)
-			w.Header().Set("Access-Control-Allow-Headers", "Authorization, Content-Type, X-Request-Id, X-Secret-Key")
+			w.Header().Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key, X-Organization, X-Request-Id, X-Secret-Key")
 			w.Header().Set("Access-Control-Max-Age", "86400")
 			w.WriteHeader(http.StatusNoContent)
 		})
@@ -118,6 +121,7 @@ func (a *API) declare(o *operation) huma.Operation {
 	if o.body == 0 {
 		o.body = maxBody
 	}
+	a.operations[o.method+" "+o.path] = o
 	op := huma.Operation{
 		OperationID: o.id, Method: o.method, Path: o.path, Tags: []string{o.tag}, Summary: o.summary, Description: o.text,
 		DefaultStatus: o.status, MaxBodyBytes: o.body + 1, BodyReadTimeout: bodyTimeout,
@@ -135,6 +139,12 @@ func (a *API) declare(o *operation) huma.Operation {
 		if p := a.admit(o, w, r); p != nil {
 			a.refuse(w, o, p)
 			return
+		}
+		if o.hasBody() {
+			if _, p := a.read(o, w, r); p != nil {
+				a.refuse(w, o, p)
+				return
+			}
 		}
 		next(ctx)
 	})
@@ -156,6 +166,7 @@ func learn(doc *huma.OpenAPI, op *huma.Operation) {
 	if op.RequestBody == nil {
 		return
 	}
+	o.takesBody = true
 	for _, content := range op.RequestBody.Content {
 		s := content.Schema
 		for s.Ref != "" {
@@ -178,8 +189,8 @@ func (a *API) responses(o *operation) map[string]*huma.Response {
 		statuses = append(statuses, http.StatusForbidden)
 	}
 	statuses = append(statuses, o.also...)
-	if o.method != http.MethodGet && o.method != http.MethodDelete {
-		statuses = append(statuses, http.StatusBadRequest, http.StatusUnsupportedMediaType)
+	if o.hasBody() {
+		statuses = append(statuses, http.StatusBadRequest, http.StatusUnsupportedMediaType, http.StatusRequestTimeout)
 	}
 	all := make(map[string]*huma.Response, len(statuses)+1)
 	for _, s := range statuses {
@@ -191,5 +202,5 @@ func (a *API) responses(o *operation) map[string]*huma.Response {
 // allowOrigins lets pages of any origin read an answer. There are no cookies that they could ride on.
 func allowOrigins(h http.Header) {
 	h.Set("Access-Control-Allow-Origin", "*")
-	h.Set("Access-Control-Expose-Headers", "X-Request-Id, Retry-After, RateLimit, RateLimit-Policy")
+	h.Set("Access-Control-Expose-Headers", "X-Request-Id, Retry-After, RateLimit, RateLimit-Policy, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, Idempotent-Replayed")
 }

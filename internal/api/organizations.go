@@ -83,7 +83,7 @@ func (a *API) registerOrganizations() {
 	}, a.listOrganizations)
 	route(a, operation{
 		id: "create-organization", method: http.MethodPost, path: "/v2/organizations", tag: tag, summary: "Make an organization",
-		text: "For operators. People make theirs by signing up.", scope: access.OrganizationWrite, server: true, status: http.StatusCreated,
+		text: "For operators. People make theirs by signing up.", scope: access.OrganizationWrite, server: true, ours: true, status: http.StatusCreated,
 	}, a.createOrganization)
 	route(a, operation{
 		id: "get-own-organization", method: http.MethodGet, path: "/v2/organization", tag: tag, summary: "Get the organization that is acted in",
@@ -114,7 +114,7 @@ func (a *API) registerOrganizations() {
 	})
 	route(a, operation{
 		id: "update-limits", method: http.MethodPatch, path: one + "/limits", tag: tag, summary: "Change the limits of an organization",
-		text: "For operators. Fields that are left out stay. They are in force on live connections at once.", scope: access.OrganizationWrite,
+		text: "For operators. Fields that are left out stay. They are in force on live connections at once.", scope: access.OrganizationWrite, ours: true,
 	}, func(ctx context.Context, in *limitsChange) (*oneLimits, error) {
 		return limitsOf(a.named(ctx, in.Organization).SetLimits(ctx, control.LimitsUpdate(in.Body)))
 	})

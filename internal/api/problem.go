@@ -14,6 +14,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"cloudsignal/internal/access"
 	"cloudsignal/internal/fault"
 )
 
@@ -51,7 +52,7 @@ type Problem struct {
 	Status    int            `json:"status" example:"422"`
 	Detail    string         `json:"detail" doc:"A sentence for people." example:"rules[2].topic: must not be empty"`
 	Code      fault.Code     `json:"code" doc:"The kind of problem, for programs." enum:"invalid,not_found,conflict,unauthorized,forbidden,exhausted,too_many_requests,unavailable,internal,token_expired,too_large,unsupported_media_type,method_not_allowed,timeout" example:"invalid"`
-	RequestID string         `json:"request_id" doc:"Names the request in the server's log." example:"req_k7xm4pqr2n5t"`
+	RequestID string         `json:"request_id" doc:"Names the request. The server's log has it with every answer of status 500 and above, and at level debug with every change that was made or refused." example:"req_k7xm4pqr2n5t"`
 	Errors    []ProblemError `json:"errors,omitempty" doc:"The values that are wrong, 20 at most."`
 
 	header http.Header
@@ -83,7 +84,7 @@ func newProblem(id string, code fault.Code, detail string) *Problem {
 	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail, Code: code, RequestID: id}
 }
 
-// problem makes an error one that may be shown. What is not a fault, and the server's own mistakes, are logged and hidden.
+// problem makes an error one that may be shown. What is not a fault, and the server's own mistakes, are hidden, and noted for the log.
 // o may be nil.
 func (a *API) problem(ctx context.Context, o *operation, err error) *Problem {
 	id := callerOf(ctx).id
@@ -103,23 +104,16 @@ func (a *API) problem(ctx context.Context, o *operation, err error) *Problem {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return newProblem(id, fault.Unavailable, "the request was given up before it was done")
 	}
-	a.failed(ctx, o, err)
+	c := callerOf(ctx)
+	if c.trouble.err = err.Error(); errors.Unwrap(err) != nil {
+		c.trouble.err += ": " + errors.Unwrap(err).Error()
+	}
 	return hidden(id)
 }
 
 // hidden is what a client sees of the server's own mistakes.
 func hidden(id string) *Problem {
 	return newProblem(id, fault.Internal, "the server made a mistake; its log has it under this request_id")
-}
-
-// failed logs an error of the server's own, with its cause, once.
-func (a *API) failed(ctx context.Context, o *operation, err error) {
-	a.counters.failed.Add(1)
-	text := err.Error()
-	if cause := errors.Unwrap(err); cause != nil {
-		text += ": " + cause.Error()
-	}
-	a.config.Log.Error("a request failed", "request_id", callerOf(ctx).id, "operation", o.name(), "error", text)
 }
 
 // place says where the field of a fault ("rules[2].topic") is: a parameter of the operation unless its body has such a field.
@@ -139,17 +133,21 @@ func (o *operation) place(field, detail string) ProblemError {
 	return ProblemError{Pointer: pointer(field), Detail: detail}
 }
 
-// pointer makes "rules[2].topic" "/rules/2/topic".
+// pointer makes "rules[2].topic" "/rules/2/topic". Keys that hold a separator come as escapeKey makes them.
 func pointer(path string) string {
 	if path == "" {
 		return ""
 	}
-	path = strings.ReplaceAll(strings.ReplaceAll(path, "~", "~0"), "/", "~1")
-	path = "/" + strings.NewReplacer("[", "/", "]", "", ".", "/").Replace(path)
-	if len(path) > maxProblemPlace {
-		path = strings.ToValidUTF8(path[:maxProblemPlace], "")
+	path = strings.NewReplacer("[", "/", "]", "", ".", "/").Replace(pointerToken(path))
+	return cut("/" + keyUnescaper.Replace(path))
+}
+
+// cut bounds a place, which may be made of what the client chose, and hides secrets in it: half of one would not be known for one.
+func cut(place string) string {
+	if short := access.RedactStart(place, maxProblemPlace); len(place) > maxProblemPlace {
+		return strings.ToValidUTF8(short[:min(len(short), maxProblemPlace)], "")
 	}
-	return path
+	return place
 }
 
 // retold makes an error of huma's, about the form of a request, a problem.
@@ -157,23 +155,16 @@ func (a *API) retold(ctx huma.Context, e *huma.ErrorModel) *Problem {
 	id := callerOf(ctx.Context()).id
 	var p *Problem
 	switch e.Status {
-	case http.StatusRequestEntityTooLarge:
-		return newProblem(id, codeTooLarge, tooLarge(ctx.Operation().MaxBodyBytes-1))
-	case http.StatusRequestTimeout:
-		return newProblem(id, codeTimeout, "the body did not arrive in time")
-	case http.StatusUnsupportedMediaType:
-		return newProblem(id, codeMediaType, needsJSON)
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
 		p = newProblem(id, fault.Invalid, e.Detail)
 		p.Status, p.Title = e.Status, http.StatusText(e.Status)
-	default:
-		// A body that cannot be read: the client is gone.
-		p = newProblem(id, fault.Internal, "the request cannot be read")
-		p.Status, p.Title = e.Status, http.StatusText(e.Status)
-		return p
+	default: // nothing else is about the form of a request: its body was read before
+		return hidden(id)
 	}
 	for _, d := range e.Errors {
-		p.Errors = append(p.Errors, retoldDetail(d))
+		if told := retoldDetail(d); !slices.Contains(p.Errors, told) {
+			p.Errors = append(p.Errors, told)
+		}
 	}
 	if n := len(p.Errors); n > 0 {
 		first := p.Errors[0]
@@ -192,7 +183,7 @@ func (a *API) retold(ctx huma.Context, e *huma.ErrorModel) *Problem {
 func retoldDetail(d *huma.ErrorDetail) ProblemError {
 	in, path, _ := strings.Cut(d.Location, ".")
 	if in != "body" {
-		return ProblemError{Parameter: path[:min(len(path), maxProblemPlace)], In: in, Detail: d.Message}
+		return ProblemError{Parameter: cut(path), In: in, Detail: d.Message}
 	}
 	var missing string
 	switch n, _ := fmt.Sscanf(d.Message, "expected required property %s to be present", &missing); {
@@ -200,14 +191,27 @@ func retoldDetail(d *huma.ErrorDetail) ProblemError {
 		return ProblemError{Pointer: pointer(strings.TrimPrefix(path+"."+missing, ".")), Detail: "is required"}
 	case d.Message == "unexpected property":
 		return ProblemError{Pointer: pointer(path), Detail: "there is no such field"}
-	case strings.HasPrefix(d.Message, "json: "):
-		// It has the names of our types, and only the validator knows where it is; the bounds in the schemas keep it away.
-		return ProblemError{Pointer: pointer(path), Detail: "a value is of the wrong type or too large"}
+	}
+	if at, text, ok := placeOf(d.Message); ok {
+		return ProblemError{Pointer: at, Detail: text}
+	}
+	if _, ok := d.Value.(null); ok {
+		return ProblemError{Pointer: pointer(path), Detail: "must not be null"}
 	}
 	return ProblemError{Pointer: pointer(path), Detail: d.Message}
 }
 
 func tooLarge(limit int64) string { return fmt.Sprintf("the body has more than %d bytes", limit) }
+
+// clean takes secrets out of what a problem repeats from the request: whatever was put into a wrong field.
+func (p *Problem) clean() *Problem {
+	p.Detail = access.Redact(p.Detail)
+	for i := range p.Errors {
+		e := &p.Errors[i]
+		e.Pointer, e.Parameter, e.Detail = access.Redact(e.Pointer), access.Redact(e.Parameter), access.Redact(e.Detail)
+	}
+	return p
+}
 
 // transform is the last that an answer passes before it is written: errors take the form that their operation has.
 func (a *API) transform(ctx huma.Context, _ string, v any) (any, error) {
@@ -219,6 +223,7 @@ func (a *API) transform(ctx huma.Context, _ string, v any) (any, error) {
 		}
 		p = a.retold(ctx, e)
 	}
+	p.clean()
 	if o := operationOf(ctx); o != nil && o.shape != nil {
 		ctx.SetHeader("Content-Type", "application/json")
 		return o.shape(p), nil
@@ -228,7 +233,7 @@ func (a *API) transform(ctx huma.Context, _ string, v any) (any, error) {
 
 // refuse answers with a problem before the operation is reached. o may be nil.
 func (a *API) refuse(w http.ResponseWriter, o *operation, p *Problem) {
-	var body any = p
+	var body any = p.clean()
 	h := w.Header()
 	maps.Copy(h, p.header)
 	h.Set("Content-Type", problemType)

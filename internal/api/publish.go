@@ -21,7 +21,7 @@ const inBase64 = "base64"
 
 type publishInput struct {
 	Body struct {
-		Topic       string          `json:"topic" minLength:"1" maxLength:"65535" example:"agents/agent-01/inbox"`
+		Topic       string          `json:"topic" minLength:"1" maxLength:"4096" doc:"4096 bytes at most, in 64 levels." example:"agents/agent-01/inbox"`
 		Payload     json.RawMessage `json:"payload" doc:"A string is sent as it is; an object, an array, a number, true, false and null are sent as their JSON." example:"{\"on\":true}"`
 		Encoding    string          `json:"encoding,omitempty" enum:"base64" doc:"The payload is a string of base64."`
 		QoS         *int            `json:"qos,omitempty" nullable:"false" minimum:"0" maximum:"2" default:"1"`

@@ -34,6 +34,7 @@ type caller struct {
 	began   time.Time
 	header  http.Header   // of the answer
 	actor   control.Actor // of no kind as long as nobody has shown credentials
+	trouble trouble
 }
 
 type callerKey struct{}
@@ -59,8 +60,10 @@ func (a *API) outermost() http.Handler {
 		ctx, cancel := context.WithTimeout(context.WithValue(r.Context(), callerKey{}, c), requestTimeout)
 		defer cancel()
 		out := &writer{ResponseWriter: w, counters: &a.counters}
+		r = r.WithContext(ctx)
+		defer a.ended(ctx, c, out, r)
 		defer a.caught(ctx, out)
-		a.route(out, r.WithContext(ctx))
+		a.route(out, r)
 		if r.ProtoMajor == 2 {
 			// What is left of a body that nobody read would meet a closed stream: clients take that for an error, and do not
 			// look at the answer.
@@ -78,30 +81,39 @@ func (a *API) route(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := callerOf(r.Context())
+	allowed, o := a.allowed(r)
+	if o != nil && o.cors {
+		allowOrigins(w.Header())
+	}
 	if v := a.addresses.take(origin(c.address), a.config.Now()); !v.ok {
-		a.refuse(w, nil, limitedBy(c.id, a.addresses, v))
+		a.refuse(w, o, limitedBy(c.id, a.addresses, v))
 		return
 	}
-	if allowed := a.allowed(r); len(allowed) > 0 {
+	if len(allowed) > 0 {
 		p := newProblem(c.id, codeMethod, "this path takes "+strings.Join(allowed, ", "))
 		p.header = http.Header{"Allow": {strings.Join(allowed, ", ")}}
-		a.refuse(w, nil, p)
+		a.refuse(w, o, p)
 		return
 	}
 	a.refuse(w, nil, newProblem(c.id, fault.NotFound, "there is nothing at this path; see /openapi.yaml"))
 }
 
-// allowed are the methods that a path has.
-func (a *API) allowed(r *http.Request) []string {
-	var methods []string
+// allowed are the methods that a path has, and the operation whose form of errors the path has: of the last that lets pages call it, if
+// there is one.
+func (a *API) allowed(r *http.Request) (methods []string, shape *operation) {
 	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
 		other := *r
 		other.Method = m
-		if _, pattern := a.mux.Handler(&other); pattern != "" && m != r.Method {
-			methods = append(methods, m)
+		_, pattern := a.mux.Handler(&other)
+		if pattern == "" || m == r.Method {
+			continue
+		}
+		methods = append(methods, m)
+		if o := a.operations[pattern]; o != nil && o.cors {
+			shape = o
 		}
 	}
-	return methods
+	return methods, shape
 }
 
 // caught answers for a request whose handling panicked.
@@ -113,13 +125,12 @@ func (a *API) caught(ctx context.Context, w *writer) {
 	if v == http.ErrAbortHandler { //nolint:errorlint // the value itself, as net/http does
 		panic(v)
 	}
-	a.counters.panics.Add(1)
-	id := callerOf(ctx).id
-	a.config.Log.Error("a request panicked", "request_id", id, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
-	if w.wrote {
+	c := callerOf(ctx)
+	c.trouble = trouble{panic: fmt.Sprint(v), stack: string(debug.Stack())}
+	if w.wrote() {
 		panic(http.ErrAbortHandler) // half an answer must not look like a whole one
 	}
-	a.refuse(w, nil, hidden(id))
+	a.refuse(w, nil, hidden(c.id))
 }
 
 // requestID is the request's own X-Request-Id, if it is 8 to 64 letters, digits and hyphens, which no secret is; else a new one.
@@ -147,15 +158,19 @@ func remote(r *http.Request) netip.Addr {
 	return a.Addr().Unmap().WithZone("")
 }
 
-// writer knows whether an answer has begun, and counts refusals.
+// writer knows what was answered, and counts refusals.
 type writer struct {
 	http.ResponseWriter
 	counters *counters
-	wrote    bool
+	status   int // 0: nothing yet
 }
 
+func (w *writer) wrote() bool { return w.status != 0 }
+
 func (w *writer) WriteHeader(status int) {
-	w.wrote = true
+	if !w.wrote() {
+		w.status = status
+	}
 	switch status {
 	case http.StatusUnauthorized:
 		w.counters.unauthorized.Add(1)
@@ -166,7 +181,9 @@ func (w *writer) WriteHeader(status int) {
 }
 
 func (w *writer) Write(b []byte) (int, error) {
-	w.wrote = true
+	if !w.wrote() {
+		w.status = http.StatusOK
+	}
 	return w.ResponseWriter.Write(b)
 }
 

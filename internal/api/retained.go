@@ -44,7 +44,7 @@ type retainedListInput struct {
 }
 
 type retainedInput struct {
-	Topic string `query:"topic" required:"true" minLength:"1" maxLength:"65535" example:"agents/agent-01/card"`
+	Topic string `query:"topic" required:"true" minLength:"1" maxLength:"4096" example:"agents/agent-01/card"`
 }
 
 type oneMessage struct{ Body message }

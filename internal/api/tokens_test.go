@@ -279,7 +279,7 @@ func TestTokenErrors(t *testing.T) {
 		{"too long", "/v2/tokens/create", create(map[string]any{"ttl": 86401}), 422, "invalid"},
 		{"no address", "/v2/tokens/create", create(map[string]any{"user_email": ""}), 422, "invalid"},
 		{"an unknown field", "/v2/tokens/create", create(map[string]any{"user": "x"}), 422, "invalid"},
-		{"null is nothing", "/v1/create", create(map[string]any{"replace_existing": nil}), 200, ""},
+		{"null", "/v1/create", create(map[string]any{"replace_existing": nil}), 422, "invalid"},
 		{"permission", "/v2/tokens/create", create(map[string]any{"permissions": []string{"write"}}), 422, "invalid"},
 		{"refresh of nothing", "/v2/tokens/refresh", map[string]any{}, 422, "invalid"},
 		{"refresh of an unknown one", "/v2/tokens/refresh", map[string]any{"token_id": "tok_000000000000", "current_token_password": k.password}, 401, "unauthorized"},
@@ -321,6 +321,11 @@ func TestTokenPreflight(t *testing.T) {
 			if !strings.Contains(a.header.Get("Access-Control-Allow-Headers"), name) {
 				t.Errorf("%s: %v does not allow %s", target, a.header, name)
 			}
+		}
+		a = w.call("PUT", target, "", nil, "Origin", "https://app.example")
+		if shape := a.str("error"); a.status != 405 || a.header.Get("Access-Control-Allow-Origin") != "*" || !strings.Contains(a.header.Get("Allow"), "POST") ||
+			(shape == "method_not_allowed") != strings.Contains(target, "/v2/tokens") && target != "/v1/create" {
+			t.Errorf("%s: %d %v %s", target, a.status, a.header, a.text)
 		}
 	}
 	if a := w.call("OPTIONS", "/v2/sessions", "", nil); a.status != 405 || a.header.Get("Access-Control-Allow-Origin") != "" {

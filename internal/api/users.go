@@ -42,7 +42,7 @@ type newUserInput struct {
 		Name        string `json:"name" minLength:"1" maxLength:"64" doc:"Letters, digits, - and _." example:"agent-01"`
 		DisplayName string `json:"display_name,omitempty" maxLength:"100" example:"The first agent"`
 		RuleSet     string `json:"rule_set,omitempty" maxLength:"64" doc:"The id of the set that judges the user; empty: the default one." example:"rs_k7xm4pqr2n5t"`
-		Password    string `json:"password,omitempty" maxLength:"1024" doc:"One is made if none is given." example:"correct horse battery staple"`
+		Password    string `json:"password,omitempty" minLength:"8" maxLength:"256" doc:"One is made if none is given. 256 bytes at most." example:"correct horse battery staple"`
 	} `nameHint:"NewUser"`
 }
 
@@ -65,7 +65,7 @@ type userChange struct {
 type rotateUser struct {
 	Name string `path:"name" maxLength:"64" example:"agent-01"`
 	Body *struct {
-		Password string `json:"password,omitempty" maxLength:"1024" doc:"One is made if none is given." example:"correct horse battery staple"`
+		Password string `json:"password,omitempty" minLength:"8" maxLength:"256" doc:"One is made if none is given. 256 bytes at most." example:"correct horse battery staple"`
 	} `nameHint:"NewPassword"`
 }
 

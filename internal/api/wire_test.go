@@ -1,8 +1,10 @@
 package api
 
 import (
+	"bufio"
 	"context"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -25,6 +27,7 @@ func TestOverConnections(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			r.Header.Set("Content-Type", "application/json")
 			w, err := s.Client().Do(r)
 			if err != nil {
 				return 0, "", err
@@ -54,6 +57,43 @@ func TestOverConnections(t *testing.T) {
 		if !strings.Contains(log.String(), "half way") {
 			t.Errorf("it is not in the log: %s", log)
 		}
+	}
+}
+
+// A body in a chunked coding that is none, or that ends before its end, is the client's mistake.
+func TestMalformedBodies(t *testing.T) {
+	a, log := core(t, nil)
+	s := httptest.NewServer(a)
+	defer s.Close()
+	for what, body := range map[string]string{
+		"no length of a chunk":  "Transfer-Encoding: chunked\r\n\r\nzz\r\n{\"title\":\"a\"}\r\n0\r\n\r\n",
+		"a chunk that goes on":  "Transfer-Encoding: chunked\r\n\r\n3\r\n{\"title\":\"a\"}\r\n0\r\n\r\n",
+		"the end of the stream": "Transfer-Encoding: chunked\r\n\r\nd\r\n{\"title\":",
+		"less than it says":     "Content-Length: 100\r\n\r\n{\"title\":\"a\"}",
+	} {
+		c, err := net.Dial("tcp", s.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := io.WriteString(c, "POST /echo/a HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"+body); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		w, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+			continue
+		}
+		text, _ := io.ReadAll(w.Body)
+		if w.StatusCode != 400 || !strings.Contains(string(text), `"code":"invalid"`) {
+			t.Errorf("%s: %d %s", what, w.StatusCode, text)
+		}
+	}
+	if c := a.Counters(); c.Failed != 0 || log.Len() > 0 {
+		t.Errorf("it is taken for a mistake of the server: %+v %s", c, log)
 	}
 }
 

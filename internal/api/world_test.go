@@ -178,6 +178,9 @@ func (w *world) call(method, target, key string, body any, header ...string) res
 		header = append(header, "Authorization", "Bearer "+key)
 	}
 	r := httptest.NewRequest(method, target, strings.NewReader(text))
+	if body != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}

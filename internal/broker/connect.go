@@ -78,7 +78,7 @@ func (c *conn) live(r *reader, p *mqtt.Connect, s *session.Session, accepted ses
 	home, grant := c.home, c.grant.Load()
 	c.mu.Lock()
 	c.session = s
-	c.identity.Store(&identity{grant.Organization, grant.User, printable([]byte(s.ClientID()))})
+	c.identity.Store(&identity{grant.Organization, access.Redact(grant.User), printable([]byte(s.ClientID()))})
 	c.recipient = recipient{order: home.order.Add(1), conn: c}
 	c.keepAlive = time.Duration(p.KeepAlive) * time.Second * 3 / 2
 	s.Accept(accepted)
@@ -251,7 +251,7 @@ func (c *conn) refuse(r refusal) error {
 	c.b.counters.count(&c.b.counters.logins, r.label)
 	attrs := []any{"reason", r.label, "username", printableUsername(r.username)}
 	if r.detail != "" {
-		attrs = append(attrs, "detail", r.detail)
+		attrs = append(attrs, "detail", access.Redact(r.detail))
 	}
 	c.logEnd("connection refused", attrs...)
 	if r.version != 0 {

@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode"
 
+	"cloudsignal/internal/access"
 	"cloudsignal/internal/mqtt"
 )
 
@@ -93,12 +94,12 @@ func (c *conn) who(more ...any) []any {
 	return attrs
 }
 
-// printable is what a client sent in a form that fits a log line and does nothing to a terminal.
+// printable is what a client sent in a form that fits a log line, does nothing to a terminal and shows no secret.
 func printable(b []byte) string {
 	const most = 128
-	s, more := string(b), ""
+	s, more := access.RedactStart(string(b[:min(len(b), 2*most)]), most), "" // cut first, half a secret would not be known for one
 	if len(b) > most {
-		s, more = strings.ToValidUTF8(s[:most], ""), "..."
+		s, more = strings.ToValidUTF8(s, ""), "..."
 	}
 	if strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		s = strconv.Quote(s)
@@ -108,13 +109,13 @@ func printable(b []byte) string {
 }
 
 // secretPrefixes begin passwords, tokens and keys.
-var secretPrefixes = []string{"pw_", "tkn_", "sk_", "pk_", "rk_", "cs_"}
+var secretPrefixes = []string{"pw_", "tkn_", "sk_", "pk_", "rk_", "cs_", "op_", "ses_"}
 
 // printableUsername is printable for what stands where a user name should: people put passwords and keys there.
 func printableUsername(b []byte) string {
-	s := string(b)
-	name, _, ok := strings.Cut(s, "@")
-	if s != "" && (!ok || slices.ContainsFunc(secretPrefixes, func(p string) bool { return strings.HasPrefix(strings.ToLower(name), p) })) {
+	name, organization, ok := strings.Cut(strings.ToLower(string(b)), "@")
+	begins := func(p string) bool { return strings.HasPrefix(name, p) || strings.HasPrefix(organization, p) }
+	if len(b) > 0 && (!ok || slices.ContainsFunc(secretPrefixes, begins)) {
 		return "(not shown: it may be a secret)"
 	}
 	return printable(b)

@@ -36,7 +36,7 @@ func newAuditList(s Streams) *cobra.Command {
 	}
 	flags := c.Flags()
 	equal := map[string]*string{
-		"actor":  flags.String("actor", "", "only what this one did: an id, a name or a kind (key, member, operator, system)"),
+		"actor":  flags.String("actor", "", "only what this one did: an id, a name or a kind (key, member, operator, token, system)"),
 		"action": flags.String("action", "", "only this, such as key.revoke; key. is all about keys"),
 		"target": flags.String("target", "", "only what was done to this"),
 	}

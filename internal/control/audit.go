@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -49,7 +50,8 @@ type AuditQuery struct {
 	Limit                 int
 }
 
-// audit writes an entry in the transaction of the change. before and after become JSON; nil is nothing. They hold no secret.
+// audit writes an entry in the transaction of the change. before and after become JSON; nil is nothing. They hold no secret; what has the
+// form of one, because somebody put it into a wrong field, is masked.
 func (t *scope) audit(action, target string, before, after any) error {
 	was, err := auditDetail(before)
 	if err != nil {
@@ -70,13 +72,42 @@ func (t *scope) audit(action, target string, before, after any) error {
 	if err != nil {
 		return err
 	}
+	return t.insertAudit(number, class, place, limit, action, target, was, became)
+}
+
+// auditServer writes an entry about the server: what becomes of organizations is to be known when their own audit is gone.
+func (s *Store) auditServer(t *scope, action, target string, before, after any) error {
+	was, err := auditDetail(before)
+	if err != nil {
+		return err
+	}
+	became, err := auditDetail(after)
+	if err != nil {
+		return err
+	}
+	var number int64
+	err = t.tx.QueryRowContext(t.ctx, `UPDATE counters SET value = value + 1 WHERE name = 'server_entries' RETURNING value`).Scan(&number)
+	if err != nil {
+		return err
+	}
+	server := s.server(t.ctx, t.tx, t.actor)
+	return server.insertAudit(number, "change", number, MaxAuditedChanges, action, target, was, became)
+}
+
+// server is the scope of what belongs to no organization but to the server. It has an audit and nothing else.
+func (s *Store) server(ctx context.Context, tx *sql.Tx, a Actor) *scope {
+	return &scope{ctx: ctx, tx: tx, directory: s.directory, now: s.now(), rand: s.rand, actor: a}
+}
+
+// insertAudit writes an entry, and deletes those of its class that are too many.
+func (t *scope) insertAudit(number int64, class string, place, limit int64, action, target, was, became string) error {
 	address := ""
 	if t.actor.Address.IsValid() {
 		address = t.actor.Address.Unmap().String()
 	}
-	_, err = t.exec(`INSERT INTO audit (organization, number, class, place, at, actor_kind, actor_id, actor_name, address, action, target, was, became)
+	_, err := t.exec(`INSERT INTO audit (organization, number, class, place, at, actor_kind, actor_id, actor_name, address, action, target, was, became)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
-		number, class, place, t.now.UnixMilli(), string(t.actor.Kind), t.actor.ID, t.actor.Name, address, action, target, was, became)
+		number, class, place, t.now.UnixMilli(), string(t.actor.Kind), t.actor.ID, access.Redact(t.actor.Name), address, action, access.Redact(target), was, became)
 	if err != nil {
 		return err
 	}
@@ -116,7 +147,7 @@ func auditDetail(v any) (string, error) {
 	if len(text) > maxAuditDetail {
 		return `{"too_long":` + itoa(len(text)) + `}`, nil
 	}
-	return string(text), nil
+	return access.Redact(string(text)), nil
 }
 
 const auditPrefix = "aud_"
@@ -145,14 +176,39 @@ func (o *Organization) Audit(ctx context.Context, q AuditQuery) ([]AuditEntry, e
 		return nil, err
 	}
 	var entries []AuditEntry
-	err = o.read(ctx, access.AuditRead, func(t *scope) error {
-		return t.rows(func(scan func(...any) error) error {
-			e, err := scanAudit(scan)
-			entries = append(entries, e)
-			return err
-		}, `SELECT number, at, actor_kind, actor_id, actor_name, address, action, target, was, became
-			FROM audit WHERE organization = $1`+w.text+` ORDER BY number DESC LIMIT `+itoa(q.Limit), w.args...)
+	err = o.read(ctx, access.AuditRead, func(t *scope) (err error) {
+		entries, err = t.listAudit(w, q.Limit)
+		return err
 	})
+	return entries, err
+}
+
+// ServerAudit lists what was done to the server's organizations as such, newest first: which were made and deleted, by whom. For operators.
+// Fields: limit, after.
+func (s *Store) ServerAudit(ctx context.Context, a Actor, q AuditQuery) ([]AuditEntry, error) {
+	if !a.above() {
+		return nil, errNotOperator
+	}
+	w, err := q.where()
+	if err != nil {
+		return nil, err
+	}
+	tx, err := s.begin(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = tx.Rollback() }() // it has written nothing
+	entries, err := s.server(ctx, tx, a).listAudit(w, q.Limit)
+	return entries, failed(err)
+}
+
+func (t *scope) listAudit(w where, limit int) (entries []AuditEntry, err error) {
+	err = t.rows(func(scan func(...any) error) error {
+		e, err := scanAudit(scan)
+		entries = append(entries, e)
+		return err
+	}, `SELECT number, at, actor_kind, actor_id, actor_name, address, action, target, was, became
+		FROM audit WHERE organization = $1`+w.text+` ORDER BY number DESC LIMIT `+itoa(limit), w.args...)
 	return entries, err
 }
 
@@ -168,7 +224,7 @@ func (q *AuditQuery) where() (w where, err error) {
 		w.and("number < ?", number)
 	}
 	if q.Actor != "" {
-		w.and("(actor_id = ? OR actor_name = ? OR actor_kind = ?)", q.Actor)
+		w.and("(actor_id = ? OR actor_name = ? OR actor_kind = ?)", access.Redact(q.Actor))
 	}
 	if kind, ok := strings.CutSuffix(q.Action, "."); ok {
 		w.and("action > ?", q.Action)
@@ -177,7 +233,7 @@ func (q *AuditQuery) where() (w where, err error) {
 		w.and("action = ?", q.Action)
 	}
 	if q.Target != "" {
-		w.and("target = ?", q.Target)
+		w.and("target = ?", access.Redact(q.Target)) // as it is kept
 	}
 	if !q.From.IsZero() {
 		w.and("at >= ?", q.From.UnixMilli())

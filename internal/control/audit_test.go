@@ -208,7 +208,7 @@ func TestAuditIsBounded(t *testing.T) {
 		t.Error(got)
 	}
 	must[control.MemberSession](t)(f.LogIn(ctx, home, ana.Email, ana.Password))
-	f.token(o, control.NewToken{Email: "bo@example.com"})
+	f.token(o, control.NewToken{Email: "bo@example.com", Keep: true})
 	f.do(o.DeleteUser(ctx, "bob"))
 	if got := actions(); got != "user.delete token.create member.login user.create key.create" {
 		t.Error(got)
@@ -218,6 +218,82 @@ func TestAuditIsBounded(t *testing.T) {
 	must[access.RuleSet](t)(o.CreateRuleSet(ctx, control.NewRuleSet{Name: "s", Rules: rules}))
 	if e := f.audited(o, "rule_set.create")[0]; !strings.HasPrefix(string(e.After), `{"too_long":`) {
 		t.Errorf("%.100s", e.After)
+	}
+}
+
+// TestServerAudit: what became of organizations is known when they are gone, to operators alone.
+func TestServerAudit(t *testing.T) {
+	f := fresh(t)
+	ctx := t.Context()
+	if _, err := f.EnsureOperator(ctx, func(string) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	op := control.Actor{Kind: control.OperatorActor, ID: "op_1", Name: "First operator key", Address: home}
+	made := must[control.OrganizationInfo](t)(f.CreateOrganization(ctx, op, "Made"))
+	up := must[control.SignedUp](t)(f.SignUp(ctx, home, ana))
+	f.do(f.In(op, made.ID).Delete(ctx))
+	member := must[control.Actor](t)(f.Authenticate(ctx, up.Session.Token, home))
+	f.do(f.In(member, up.Organization.ID).Delete(ctx))
+
+	all := must[[]control.AuditEntry](t)(f.ServerAudit(ctx, op, control.AuditQuery{Limit: 10}))
+	byOp := control.AuditActor{Kind: control.OperatorActor, ID: "op_1", Name: "First operator key"}
+	byMember := control.AuditActor{Kind: control.MemberActor, ID: up.Member.ID, Name: ana.Email}
+	if len(all) != 4 {
+		t.Fatalf("%+v", all)
+	}
+	for i, want := range []control.AuditEntry{
+		{Actor: byMember, Action: "organization.delete", Target: up.Organization.ID, Before: json.RawMessage(`{"name":"Ana's Workspace","disabled":false}`)},
+		{Actor: byOp, Action: "organization.delete", Target: made.ID, Before: json.RawMessage(`{"name":"Made","disabled":false}`)},
+		{Actor: byMember, Action: "organization.create", Target: up.Organization.ID, After: json.RawMessage(`{"name":"Ana's Workspace","disabled":false}`)},
+		{Actor: byOp, Action: "organization.create", Target: made.ID, After: json.RawMessage(`{"name":"Made","disabled":false}`)},
+	} {
+		want.ID, want.At, want.Address = all[i].ID, f.now, home.String()
+		if fmt.Sprint(all[i]) != fmt.Sprint(want) {
+			t.Errorf("%s\nwant %s", fmt.Sprint(all[i]), fmt.Sprint(want))
+		}
+	}
+	if n := f.count("audit WHERE organization <> 0"); n != 0 {
+		t.Errorf("%d entries of organizations that are gone", n)
+	}
+	page := must[[]control.AuditEntry](t)(f.ServerAudit(ctx, op, control.AuditQuery{Limit: 1, After: all[0].ID, Action: "organization.delete"}))
+	if len(page) != 1 || page[0].ID != all[1].ID {
+		t.Errorf("%+v", page)
+	}
+	for _, a := range []control.Actor{member, {Kind: control.KeyActor, KeyKind: access.SecretKey}, {}} {
+		_, err := f.ServerAudit(ctx, a, control.AuditQuery{Limit: 1})
+		wants(t, err, fault.Forbidden, "")
+	}
+	_, err := f.ServerAudit(ctx, op, control.AuditQuery{})
+	wants(t, err, fault.Invalid, "limit")
+	f.exec(fmt.Sprintf(`UPDATE counters SET value = value + %d WHERE name = 'server_entries'`, control.MaxAuditedChanges-1))
+	must[control.OrganizationInfo](t)(f.CreateOrganization(ctx, op, "Another"))
+	if all = must[[]control.AuditEntry](t)(f.ServerAudit(ctx, op, control.AuditQuery{Limit: 10})); len(all) != 1 {
+		t.Errorf("%d entries, want the newest alone: %+v", len(all), all)
+	}
+}
+
+// TestReplacedTokensAreAudited: a token that another one replaced has an entry of its own, which says so.
+func TestReplacedTokensAreAudited(t *testing.T) {
+	f := fresh(t)
+	o := f.organization("a")
+	first, _ := f.token(o, control.NewToken{Email: "bo@example.com"})
+	beside, _ := f.token(o, control.NewToken{Email: "bo@example.com", Keep: true})
+	if all := f.audited(o, "token.revoke"); len(all) != 0 {
+		t.Fatalf("%+v", all)
+	}
+	f.token(o, control.NewToken{Email: "another@example.com"})
+	last, _ := f.token(o, control.NewToken{Email: "bo@example.com"})
+	all := f.audited(o, "token.revoke")
+	targets := []string{first.ID, beside.ID}
+	for _, e := range all {
+		i := slices.Index(targets, e.Target)
+		if i < 0 || string(e.After) != `{"why":"replaced by `+last.ID+`"}` || !strings.Contains(string(e.Before), first.User) {
+			t.Errorf("%+v: %s, %s", e, e.Before, e.After)
+		}
+		targets[max(i, 0)] = ""
+	}
+	if len(all) != 2 {
+		t.Errorf("%d entries, want 2", len(all))
 	}
 }
 

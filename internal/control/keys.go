@@ -75,7 +75,7 @@ func (n *NewKey) validate() error {
 	return nil
 }
 
-// covers is nil if a, by what it may itself, may have the secret of such a key. Else a key for keys alone were one for everything.
+// covers is nil if a, by what it may itself, may have the secret of such a key, or end it. Else a key for keys alone were one for everything.
 func (a Actor) covers(kind access.KeyKind, scopes []access.Scope) error {
 	switch kind {
 	case access.RestrictedKey:
@@ -86,7 +86,7 @@ func (a Actor) covers(kind access.KeyKind, scopes []access.Scope) error {
 	}
 	for _, s := range scopes {
 		if !a.May(s) {
-			return fault.New(fault.Forbidden, "a key cannot give what it has not: %s", s)
+			return fault.New(fault.Forbidden, "a key can neither give nor take what it has not: %s", s)
 		}
 	}
 	return nil
@@ -217,11 +217,14 @@ func (o *Organization) RotateKey(ctx context.Context, id string) (key Key, secre
 	return key, secret, nil
 }
 
-// RevokeKey deletes a key. What logged in with it has to end.
+// RevokeKey deletes a key. What logged in with it has to end. A restricted key revokes only keys that may no more than it may itself.
 func (o *Organization) RevokeKey(ctx context.Context, id string) error {
 	return o.change(ctx, access.KeysWrite, func(t *scope) error {
 		k, err := t.key(id)
 		if err != nil {
+			return err
+		}
+		if err := o.actor.covers(k.Kind, k.Scopes); err != nil {
 			return err
 		}
 		if _, err := t.exec(`DELETE FROM api_keys WHERE organization = $1 AND id = $2`, id); err != nil {

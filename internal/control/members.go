@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"cloudsignal/internal/access"
 	"cloudsignal/internal/fault"
@@ -68,23 +69,28 @@ func checkEmail(field, email string) (key string, err error) {
 	case err != nil || a.Name != "" || a.Address != email || strings.ContainsAny(email, " \"\\"):
 		return "", fault.Field(field, "must be an e-mail address, such as ana@example.com")
 	}
-	return strings.ToLower(email), nil
+	return strings.ToLower(email), access.CheckNoSecret(field, email)
 }
 
-// SignUp makes a member, the organization "<Name>'s Workspace" with the member as its owner, and its first secret key. Fields: name,
-// email, password. An e-mail address that is taken is a Conflict. Whether people may sign up is the caller's to know.
-func (s *Store) SignUp(ctx context.Context, address netip.Addr, in SignUp) (SignedUp, error) {
+// Check says what is wrong with a sign-up by itself, and how its e-mail address is compared. Fields: name, email, password.
+func (in *SignUp) Check() (key string, err error) {
 	if err := access.CheckTitle("name", in.Name); err != nil {
-		return SignedUp{}, err
+		return "", err
 	}
-	if len([]rune(in.Name)) > maxMemberName {
-		return SignedUp{}, fault.Field("name", "at most %d characters are possible", maxMemberName)
+	if utf8.RuneCountInString(in.Name) > maxMemberName {
+		return "", fault.Field("name", "at most %d characters are possible", maxMemberName)
 	}
-	key, err := checkEmail("email", in.Email)
+	if key, err = checkEmail("email", in.Email); err != nil {
+		return "", err
+	}
+	return key, access.CheckPassword(in.Password)
+}
+
+// SignUp makes a member, the organization "<Name>'s Workspace" with the member as its owner, and its first secret key. Fields: as of
+// Check. An e-mail address that is taken is a Conflict. Whether people may sign up is the caller's to know.
+func (s *Store) SignUp(ctx context.Context, address netip.Addr, in SignUp) (SignedUp, error) {
+	key, err := in.Check()
 	if err != nil {
-		return SignedUp{}, err
-	}
-	if err := access.CheckPassword(in.Password); err != nil {
 		return SignedUp{}, err
 	}
 	_, hash, err := s.newPassword(ctx, membersRealm, in.Password)

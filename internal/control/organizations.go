@@ -128,7 +128,7 @@ func (t *scope) info() (o OrganizationInfo, err error) {
 // CreateOrganization makes an organization with no users, rules, keys or limits, for operators. Fields: name.
 func (s *Store) CreateOrganization(ctx context.Context, a Actor, name string) (info OrganizationInfo, err error) {
 	if !a.above() {
-		return OrganizationInfo{}, fault.New(fault.Forbidden, "only an operator of the server may do that")
+		return OrganizationInfo{}, errNotOperator
 	}
 	if err := access.CheckTitle("name", name); err != nil {
 		return OrganizationInfo{}, err
@@ -176,7 +176,11 @@ func (s *Store) createOrganization(ctx context.Context, tx *sql.Tx, a Actor, nam
 	if err != nil {
 		return nil, err
 	}
-	return t, t.audit("organization.create", id, nil, organizationDetail{name, false})
+	after := organizationDetail{name, false}
+	if err := s.auditServer(t, "organization.create", id, nil, after); err != nil {
+		return nil, err
+	}
+	return t, t.audit("organization.create", id, nil, after)
 }
 
 // organizationDetail is what the audit shows of an organization.
@@ -185,7 +189,7 @@ type organizationDetail struct {
 	Disabled bool   `json:"disabled"`
 }
 
-// Update changes an organization. Fields: name.
+// Update changes an organization, if it differs. Fields: name.
 func (o *Organization) Update(ctx context.Context, u OrganizationUpdate) (info OrganizationInfo, err error) {
 	if err := o.may(access.OrganizationWrite); err != nil {
 		return OrganizationInfo{}, err
@@ -207,6 +211,9 @@ func (o *Organization) Update(ctx context.Context, u OrganizationUpdate) (info O
 		before := organizationDetail{info.Name, info.Disabled}
 		set(&info.Name, u.Name)
 		set(&info.Disabled, u.Disabled)
+		if before == (organizationDetail{info.Name, info.Disabled}) {
+			return errUnchanged
+		}
 		info.Revision++ // by the commit
 		if _, err = t.exec(`UPDATE organizations SET name = $2, disabled = $3 WHERE number = $1`, info.Name, info.Disabled); err != nil {
 			return err
@@ -242,6 +249,9 @@ func (o *Organization) SetLimits(ctx context.Context, u LimitsUpdate) (info Orga
 		set(&l.MaxSessions, u.MaxSessions)
 		set(&l.MaxRetained, u.MaxRetained)
 		set(&l.MaxStorageBytes, u.MaxStorageBytes)
+		if before == *l {
+			return errUnchanged
+		}
 		info.Revision++ // by the commit
 		if err := t.setLimits(*l); err != nil {
 			return err
@@ -316,8 +326,8 @@ func limitsDetail(l access.Limits) map[string]int64 {
 	return all
 }
 
-// Delete deletes the organization and everything it has here, its audit too, and members who have no other organization. For operators, and
-// its owner.
+// Delete deletes the organization and everything it has here, its audit too, and members who have no other organization. The server's own
+// audit says who did it. For operators, and its owner.
 func (o *Organization) Delete(ctx context.Context) error {
 	if err := o.mayDelete(); err != nil {
 		return err
@@ -350,6 +360,9 @@ func (o *Organization) Delete(ctx context.Context) error {
 			if _, err := t.exec(statement); err != nil {
 				return err
 			}
+		}
+		if err := s.auditServer(t, "organization.delete", t.id, organizationDetail{info.Name, info.Disabled}, nil); err != nil {
+			return err
 		}
 		if err := tx.Commit(); err != nil {
 			return s.resync(t.id, err)

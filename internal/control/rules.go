@@ -302,6 +302,10 @@ func (o *Organization) UpdateRuleSet(ctx context.Context, id string, u RuleSetUp
 		if err != nil {
 			return err
 		}
+		if (u.Name == nil || *u.Name == old.Name) && (u.Default == nil || *u.Default == old.Default) {
+			set = old
+			return errUnchanged
+		}
 		if u.Name != nil && *u.Name != old.Name {
 			if err := t.renameRuleSet(id, *u.Name); err != nil {
 				return err
@@ -407,6 +411,9 @@ func (o *Organization) UpdateRule(ctx context.Context, set, id string, u RuleUpd
 			if at, err = placeIn(len(s.Rules), *u.Position); err != nil {
 				return err
 			}
+		}
+		if r == old && at == from {
+			return errUnchanged
 		}
 		if _, err := t.putRules(set, slices.Insert(slices.Delete(s.Rules, from, from+1), at, r)); err != nil {
 			return err

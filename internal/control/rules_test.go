@@ -146,6 +146,7 @@ func TestOldDatabase(t *testing.T) {
 	}
 	old.exec(`ALTER TABLE api_keys DROP COLUMN scopes`)
 	old.exec(`ALTER TABLE api_keys DROP COLUMN last_used_at`)
+	old.exec(`DELETE FROM counters WHERE name = 'server_entries'`)
 	old.exec(`DELETE FROM goose_db_version WHERE version_id = 2`)
 
 	again := open(t, path)

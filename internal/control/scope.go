@@ -49,12 +49,10 @@ type scope struct {
 // may is nil if the actor may do in this organization what s stands for. Every method begins with it, so that nobody learns from another error
 // what another organization has.
 func (o *Organization) may(s access.Scope) error {
-	r, ok := o.store.directory.Organization(o.id)
+	r, err := o.known()
 	switch {
-	case !ok, !o.actor.above() && o.actor.Organization != r.ID:
-		return noOrganization(o.id)
-	case o.actor.Kind == KeyActor && !o.store.directory.HasKey(r.ID, o.actor.ID): // revoked since it was authenticated
-		return errNobody
+	case err != nil:
+		return err
 	case r.Disabled && !o.actor.above() && s != access.OrganizationRead:
 		return fault.New(fault.Forbidden, "the organization is disabled")
 	case !o.actor.May(s):
@@ -63,16 +61,30 @@ func (o *Organization) may(s access.Scope) error {
 	return nil
 }
 
-// mayAbove is may for what only operators may do.
+// known is the organization, if the actor is of it, or above all.
+func (o *Organization) known() (*access.OrganizationRecord, error) {
+	r, ok := o.store.directory.Organization(o.id)
+	switch {
+	case !ok, !o.actor.above() && o.actor.Organization != r.ID:
+		return nil, noOrganization(o.id)
+	case o.actor.Kind == KeyActor && !o.store.directory.HasKey(r.ID, o.actor.ID): // revoked since it was authenticated
+		return nil, errNobody
+	}
+	return r, nil
+}
+
+// mayAbove is may for what only operators may do. Others are told so, whatever else they may.
 func (o *Organization) mayAbove() error {
-	if err := o.may(access.OrganizationRead); err != nil {
+	if _, err := o.known(); err != nil {
 		return err
 	}
 	if !o.actor.above() {
-		return fault.New(fault.Forbidden, "only an operator of the server may do that")
+		return errNotOperator
 	}
 	return nil
 }
+
+var errNotOperator = fault.New(fault.Forbidden, "only an operator of the server may do that: it takes the key op_... that the first start wrote")
 
 func noOrganization(id string) error {
 	return fault.New(fault.NotFound, "there is no organization %q", id)
@@ -96,7 +108,7 @@ func (o *Organization) read(ctx context.Context, needed access.Scope, f func(*sc
 }
 
 // change runs f in a transaction, if the actor may do what needed stands for, raises the revision, commits, puts the new picture into the
-// Directory and announces. What f does not touch is not read again.
+// Directory and announces. What f does not touch is not read again; if f changes nothing (errUnchanged), all of that is left out.
 func (o *Organization) change(ctx context.Context, needed access.Scope, f func(*scope) error) error {
 	if err := o.may(needed); err != nil {
 		return err
@@ -109,12 +121,19 @@ func (o *Organization) change(ctx context.Context, needed access.Scope, f func(*
 		if err == nil {
 			err = f(t)
 		}
+		if errors.Is(err, errUnchanged) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
 		return o.store.commit(t)
 	})
 }
+
+// errUnchanged is what the function of a change returns if everything is already as it is to be: then nothing is written, no revision, no
+// audit, and change has no error.
+var errUnchanged = errors.New("control: nothing changes")
 
 // write runs f, alone among all that write, in a transaction that f commits.
 func (s *Store) write(ctx context.Context, f func(context.Context, *sql.Tx) error) error {

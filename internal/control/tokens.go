@@ -110,6 +110,12 @@ func (n *NewToken) validateIdentity() error {
 	case len(n.Subject) > maxSubject || !isPrintable(n.Subject):
 		return fault.Field("subject", "must have at most %d bytes, all of printable characters", maxSubject)
 	}
+	if err := access.CheckNoSecret("subject", n.Subject); err != nil {
+		return err
+	}
+	if err := access.CheckNoSecret("provider", n.Provider); err != nil {
+		return err
+	}
 	if key, err := checkEmail("subject", n.Subject); err == nil && n.Provider == defaultProvider {
 		n.Subject = key // one mailbox is one identity; what is no address keeps its case
 	}
@@ -154,13 +160,20 @@ func (o *Organization) CreateToken(ctx context.Context, n NewToken) (token Token
 		if err != nil {
 			return err
 		}
+		var replaced []Token
 		if !n.Keep {
-			if err := t.revokeTokens(user); err != nil {
+			if replaced, err = t.revokeTokens(user); err != nil {
 				return err
 			}
 		}
 		if token, password, err = t.createToken(user, &n); err != nil {
 			return err
+		}
+		for i := range replaced {
+			why := map[string]string{"why": "replaced by " + token.ID}
+			if err := t.audit("token.revoke", replaced[i].ID, replaced[i].detail(), why); err != nil {
+				return err
+			}
 		}
 		return t.audit("token.create", token.ID, nil, token.detail())
 	})
@@ -239,11 +252,20 @@ func (t *scope) forgetIdentity() error {
 	return err
 }
 
-// revokeTokens revokes what lives of a user name.
-func (t *scope) revokeTokens(user string) error {
-	_, err := t.exec(`UPDATE tokens SET revoked_at = $3 WHERE organization = $1 AND user_name = $2 AND revoked_at = 0 AND expires_at > $3`,
+// revokeTokens revokes what lives of a user name, and gives it as it was.
+func (t *scope) revokeTokens(user string) (live []Token, err error) {
+	err = t.rows(func(scan func(...any) error) error {
+		k, err := t.scanToken(scan)
+		live = append(live, k)
+		return err
+	}, `SELECT `+tokenColumns+tokenTables+`WHERE t.organization = $1 AND t.user_name = $2 AND t.revoked_at = 0 AND t.expires_at > $3 ORDER BY t.id`,
 		user, t.now.UnixMilli())
-	return err
+	if err != nil {
+		return nil, err
+	}
+	_, err = t.exec(`UPDATE tokens SET revoked_at = $3 WHERE organization = $1 AND user_name = $2 AND revoked_at = 0 AND expires_at > $3`,
+		user, t.now.UnixMilli())
+	return live, err
 }
 
 func (t *scope) createToken(user string, n *NewToken) (Token, string, error) {

@@ -208,6 +208,9 @@ func (o *Organization) UpdateUser(ctx context.Context, name string, u UserUpdate
 		set(&user.DisplayName, u.DisplayName)
 		set(&user.Disabled, u.Disabled)
 		set(&user.RuleSet, u.RuleSet)
+		if before == user.detail() {
+			return errUnchanged
+		}
 		t.users = append(t.users, name)
 		_, err = t.exec(`UPDATE users SET display_name = $3, disabled = $4, rule_set = NULLIF($5, '') WHERE organization = $1 AND name = $2`,
 			name, user.DisplayName, user.Disabled, user.RuleSet)

@@ -122,7 +122,7 @@ func (s *Server) changed(c control.Change) {
 	switch {
 	case s.broker == nil:
 	case c.Deleted:
-		s.log.Info("an organization was deleted", "organization", c.Organization, "organization_number", c.Number) // its audit is gone with it
+		s.log.Info("an organization was deleted", "organization", c.Organization, "organization_number", c.Number)
 		s.broker.Deleted(c.Number)
 	default:
 		s.broker.Changed(c.Number, c.Users)

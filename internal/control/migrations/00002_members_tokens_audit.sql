@@ -102,9 +102,11 @@ CREATE TABLE token_passwords (
     FOREIGN KEY (organization, token) REFERENCES tokens (organization, id) ON DELETE CASCADE
 );
 
--- number counts all entries of an organization, place those of a class. The detail is JSON, empty if there is none.
+-- number counts all entries of an organization, place those of a class. The detail is JSON, empty if there is none. Organization 0 is the
+-- server itself, so there is no reference: what an organization has here is deleted with it by a statement.
+INSERT INTO counters (name, value) VALUES ('server_entries', 0);
 CREATE TABLE audit (
-    organization BIGINT NOT NULL REFERENCES organizations (number) ON DELETE CASCADE,
+    organization BIGINT NOT NULL,
     number       BIGINT NOT NULL,
     class        TEXT   NOT NULL,
     place        BIGINT NOT NULL,
