@@ -223,7 +223,7 @@ func (a *API) transform(ctx huma.Context, _ string, v any) (any, error) {
 		}
 		p = a.retold(ctx, e)
 	}
-	p.clean()
+	p = p.clean()
 	if o := operationOf(ctx); o != nil && o.shape != nil {
 		ctx.SetHeader("Content-Type", "application/json")
 		return o.shape(p), nil
