@@ -130,7 +130,7 @@ func TestProblems(t *testing.T) {
 		{"null for all", "POST", "/echo/a", `null`, 422, fault.Invalid, []ProblemError{{Detail: "must not be null"}}},
 		{"unknown", "POST", "/echo/a", `{"title":"a","odd":1}`, 422, fault.Invalid, []ProblemError{{Pointer: "/odd", Detail: "there is no such field"}}},
 		{"another case", "POST", "/echo/a", `{"title":"a","Title":"b"}`, 422, fault.Invalid, []ProblemError{{Pointer: "/Title", Detail: "there is no such field"}}},
-		{"too long", "POST", "/echo/a", `{"title":"abcdef"}`, 422, fault.Invalid, []ProblemError{{Pointer: "/title", Detail: "expected length <= 5"}}},
+		{"too long", "POST", "/echo/a", `{"title":"abcdef"}`, 422, fault.Invalid, []ProblemError{{Pointer: "/title", Detail: "at most 5 characters are possible"}}},
 		{"wrong type", "POST", "/echo/a", `{"title":"a","rules":[{"topic":"a"},{"topic":7}]}`, 422, fault.Invalid, []ProblemError{{Pointer: "/rules/1/topic", Detail: "expected string"}}},
 		{"not in the list", "POST", "/echo/a", `{"title":"a","kind":"c"}`, 422, fault.Invalid, []ProblemError{{Pointer: "/kind", Detail: `expected value to be one of "a, b"`}}},
 		{"out of bounds", "POST", "/echo/a", `{"title":"a","count":10}`, 422, fault.Invalid, []ProblemError{{Pointer: "/count", Detail: "expected number <= 9"}}},
@@ -150,7 +150,7 @@ func TestProblems(t *testing.T) {
 		{"query", "POST", "/echo/a?page=0", body, 422, fault.Invalid, []ProblemError{{Parameter: "page", In: "query", Detail: "expected number >= 1"}}},
 		{"query of another type", "POST", "/echo/a?page=x", body, 422, fault.Invalid, []ProblemError{{Parameter: "page", In: "query", Detail: "invalid integer"}}},
 		{"unknown query", "POST", "/echo/a?odd=1", body, 422, fault.Invalid, []ProblemError{{Parameter: "odd", In: "query", Detail: "unknown query parameter"}}},
-		{"path", "POST", "/echo/abcdefghijk", body, 422, fault.Invalid, []ProblemError{{Parameter: "name", In: "path", Detail: "expected length <= 10"}}},
+		{"path", "POST", "/echo/abcdefghijk", body, 422, fault.Invalid, []ProblemError{{Parameter: "name", In: "path", Detail: "at most 10 characters are possible"}}},
 		{"too large", "POST", "/echo/a", `{"title":"` + strings.Repeat("a", 500) + `"}`, 413, codeTooLarge, nil},
 
 		{"no such path", "GET", "/nothing", "", 404, fault.NotFound, nil},
