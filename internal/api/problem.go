@@ -162,7 +162,7 @@ func (a *API) retold(ctx huma.Context, e *huma.ErrorModel) *Problem {
 		return hidden(id)
 	}
 	for _, d := range e.Errors {
-		if told := retoldDetail(d); !slices.Contains(p.Errors, told) {
+		if told := retoldDetail(d); len(p.Errors) == 0 || p.Errors[len(p.Errors)-1] != told { // a value may be wrong in two ways that we call one
 			p.Errors = append(p.Errors, told)
 		}
 	}
