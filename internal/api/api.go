@@ -40,6 +40,7 @@ type API struct {
 	operations map[string]*operation // by pattern of the mux
 
 	errorLines errorLines
+	answers    *answers
 
 	addresses  *buckets // of an address: requests without credentials, and refused ones
 	signUps    *buckets // of an address: sign-ups that are well-formed
@@ -60,6 +61,8 @@ type Counters struct {
 	Unauthorized uint64 // requests answered with 401
 	Panics       uint64 // bugs that were caught
 	Failed       uint64 // other answers of status 500 and above
+	Replayed     uint64 // answers that were given again for an Idempotency-Key
+	Unkept       uint64 // such answers that were forgotten before their time because there were too many
 	Forgotten    uint64 // buckets of rate limits dropped because there were too many
 }
 
@@ -74,7 +77,7 @@ func New(c Config) *API {
 // newAPI is an API without operations.
 func newAPI(c Config) *API {
 	c = c.withDefaults()
-	a := &API{config: c, mux: http.NewServeMux(), operations: make(map[string]*operation)}
+	a := &API{config: c, mux: http.NewServeMux(), operations: make(map[string]*operation), answers: newAnswers()}
 	a.addresses = newBuckets("address", 10, 60)
 	a.signUps = newBuckets("sign-ups", 1.0/3, 20)
 	a.callers = newBuckets("requests", 100, 200)
@@ -112,6 +115,7 @@ func (a *API) Counters() Counters {
 	c := Counters{
 		Limited: a.counters.limited.Load(), Unauthorized: a.counters.unauthorized.Load(),
 		Panics: a.counters.panics.Load(), Failed: a.counters.failed.Load(),
+		Replayed: a.answers.replayed.Load(), Unkept: a.answers.forgotten.Load(),
 	}
 	for _, b := range []*buckets{a.addresses, a.signUps, a.callers, a.publishing, a.minting, a.refreshing, a.guessing} {
 		c.Forgotten += b.forgotten.Load()

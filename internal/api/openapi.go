@@ -63,11 +63,21 @@ func securitySchemes() map[string]*huma.SecurityScheme {
 }
 
 func parameters() map[string]*huma.Param {
-	longest := maxOrganization
-	return map[string]*huma.Param{"Organization": {
-		Name: organizationHeader, In: "header", Description: "The organization to act in, by id or UUID: for members of several, and for operators.",
-		Schema: &huma.Schema{Type: huma.TypeString, MaxLength: &longest, Examples: []any{"org_k7xm4pqr2n5t"}},
-	}}
+	longest, longestKey := maxOrganization, maxIdempotencyKey
+	return map[string]*huma.Param{
+		"Organization": {
+			Name: organizationHeader, In: "header", Description: "The organization to act in, by id or UUID: for members of several, and for operators.",
+			Schema: &huma.Schema{Type: huma.TypeString, MaxLength: &longest, Examples: []any{"org_k7xm4pqr2n5t"}},
+		},
+		"IdempotencyKey": {
+			Name: idempotencyHeader, In: "header",
+			Description: "Makes it safe to send a request again: with the same key, path and body the same caller (without credentials: the same address) " +
+				"gets the first answer again, with the header Idempotent-Replayed: true. With another request the key is refused (422), while the first is " +
+				"under way too (409). Answers of status 401, 408, 429, and of 500 and above, are not kept; nor are those above 64 KiB. The others are for " +
+				"24 hours, in memory alone because they hold secrets: a restart of the server forgets them, and when there are too many the oldest go.",
+			Schema: &huma.Schema{Type: huma.TypeString, Pattern: "^[!-~]{1,255}$", MaxLength: &longestKey, Examples: []any{"7f0c2a4e-5b1d-4c3a-9e8f-6d2b1a0c9e7d"}},
+		},
+	}
 }
 
 // security says which credentials an operation wants, and which scope.

@@ -109,13 +109,6 @@ func declared(op *huma.Operation) *operation {
 	return o
 }
 
-func (o *operation) name() string {
-	if o == nil {
-		return ""
-	}
-	return o.id
-}
-
 // declare makes huma's form of an operation.
 func (a *API) declare(o *operation) huma.Operation {
 	if o.body == 0 {
@@ -140,14 +133,24 @@ func (a *API) declare(o *operation) huma.Operation {
 			a.refuse(w, o, p)
 			return
 		}
-		if o.hasBody() {
-			if _, p := a.read(o, w, r); p != nil {
-				a.refuse(w, o, p)
-				return
-			}
+		if !o.hasBody() {
+			next(ctx)
+			return
+		}
+		body, p := a.read(o, w, r)
+		if p != nil {
+			a.refuse(w, o, p)
+			return
+		}
+		if o.method == http.MethodPost {
+			a.once(o, w, r, body, func() { next(ctx) })
+			return
 		}
 		next(ctx)
 	})
+	if o.method == http.MethodPost {
+		op.Parameters = append(op.Parameters, &huma.Param{Ref: "#/components/parameters/IdempotencyKey"})
+	}
 	if o.auth != open {
 		op.Parameters = append(op.Parameters, &huma.Param{Ref: "#/components/parameters/Organization"})
 	}
@@ -157,7 +160,7 @@ func (a *API) declare(o *operation) huma.Operation {
 // learn remembers what huma has found out about an operation, for the places of errors.
 func learn(doc *huma.OpenAPI, op *huma.Operation) {
 	o := declared(op)
-	o.parameters = map[string]string{organizationHeader: "header"}
+	o.parameters = map[string]string{organizationHeader: "header", idempotencyHeader: "header"}
 	for _, p := range op.Parameters {
 		if p.Name != "" {
 			o.parameters[p.Name] = p.In
@@ -189,6 +192,9 @@ func (a *API) responses(o *operation) map[string]*huma.Response {
 		statuses = append(statuses, http.StatusForbidden)
 	}
 	statuses = append(statuses, o.also...)
+	if o.method == http.MethodPost {
+		statuses = append(statuses, http.StatusConflict) // of an Idempotency-Key
+	}
 	if o.hasBody() {
 		statuses = append(statuses, http.StatusBadRequest, http.StatusUnsupportedMediaType, http.StatusRequestTimeout)
 	}

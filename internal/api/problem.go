@@ -162,7 +162,7 @@ func (a *API) retold(ctx huma.Context, e *huma.ErrorModel) *Problem {
 		return hidden(id)
 	}
 	for _, d := range e.Errors {
-		if told := retoldDetail(d); !slices.Contains(p.Errors, told) {
+		if told := retoldDetail(d); len(p.Errors) == 0 || p.Errors[len(p.Errors)-1] != told { // a value may be wrong in two ways that we call one
 			p.Errors = append(p.Errors, told)
 		}
 	}
@@ -183,7 +183,7 @@ func (a *API) retold(ctx huma.Context, e *huma.ErrorModel) *Problem {
 func retoldDetail(d *huma.ErrorDetail) ProblemError {
 	in, path, _ := strings.Cut(d.Location, ".")
 	if in != "body" {
-		return ProblemError{Parameter: cut(path), In: in, Detail: d.Message}
+		return ProblemError{Parameter: cut(path), In: in, Detail: inWords(d.Message)}
 	}
 	var missing string
 	switch n, _ := fmt.Sscanf(d.Message, "expected required property %s to be present", &missing); {
@@ -198,7 +198,20 @@ func retoldDetail(d *huma.ErrorDetail) ProblemError {
 	if _, ok := d.Value.(null); ok {
 		return ProblemError{Pointer: pointer(path), Detail: "must not be null"}
 	}
-	return ProblemError{Pointer: pointer(path), Detail: d.Message}
+	return ProblemError{Pointer: pointer(path), Detail: inWords(d.Message)}
+}
+
+// inWords is a bound as we say it.
+func inWords(message string) string {
+	if n, ok := strings.CutPrefix(message, "expected length >= "); n == "1" {
+		return "must not be empty"
+	} else if ok {
+		return "must have at least " + n + " characters"
+	}
+	if n, ok := strings.CutPrefix(message, "expected length <= "); ok {
+		return "at most " + n + " characters are possible"
+	}
+	return message
 }
 
 func tooLarge(limit int64) string { return fmt.Sprintf("the body has more than %d bytes", limit) }
@@ -223,7 +236,7 @@ func (a *API) transform(ctx huma.Context, _ string, v any) (any, error) {
 		}
 		p = a.retold(ctx, e)
 	}
-	p.clean()
+	p = p.clean()
 	if o := operationOf(ctx); o != nil && o.shape != nil {
 		ctx.SetHeader("Content-Type", "application/json")
 		return o.shape(p), nil

@@ -162,7 +162,8 @@ func remote(r *http.Request) netip.Addr {
 type writer struct {
 	http.ResponseWriter
 	counters *counters
-	status   int // 0: nothing yet
+	status   int    // 0: nothing yet
+	copy     []byte // of the answer, if it is not nil and not longer than maxAnswer
 }
 
 func (w *writer) wrote() bool { return w.status != 0 }
@@ -183,6 +184,11 @@ func (w *writer) WriteHeader(status int) {
 func (w *writer) Write(b []byte) (int, error) {
 	if !w.wrote() {
 		w.status = http.StatusOK
+	}
+	if w.copy != nil {
+		if w.copy = append(w.copy, b...); len(w.copy) > maxAnswer {
+			w.copy = nil
+		}
 	}
 	return w.ResponseWriter.Write(b)
 }

@@ -55,7 +55,12 @@ type sessionListInput struct {
 }
 
 type sessionPath struct {
-	ClientID string `path:"client_id" maxLength:"65535" doc:"With percent-encoding: %2F for a slash. One that is a slash alone has no path." example:"sensor-1"`
+	ClientID string `path:"client_id" maxLength:"65535" doc:"With percent-encoding: %2F for a slash. What is /, . or .. alone has no path: see /v2/session." example:"sensor-1"`
+}
+
+// sessionQuery names any session: some client identifiers are no segment of a path for a server, or for what is before it.
+type sessionQuery struct {
+	ClientID string `query:"client_id" required:"true" minLength:"1" maxLength:"65535" doc:"Any client identifier." example:"sensor-1"`
 }
 
 type oneSession struct{ Body session }
@@ -83,25 +88,40 @@ func (a *API) registerSessions() {
 		id: "list-sessions", method: http.MethodGet, path: "/v2/sessions", tag: "sessions", summary: "List sessions",
 		text: "Connected and stored ones, in the order of client identifiers.", scope: access.SessionsRead,
 	}, a.listSessions)
-	route(a, operation{
+	get := operation{
 		id: "get-session", method: http.MethodGet, path: "/v2/sessions/{client_id}", tag: "sessions", summary: "Get a session with its subscriptions",
 		scope: access.SessionsRead,
-	}, func(ctx context.Context, in *sessionPath) (*oneSession, error) {
-		_, s, err := a.session(ctx, in.ClientID)
-		if err != nil {
-			return nil, err
-		}
-		return &oneSession{showSession(s)}, nil
-	})
-	route(a, operation{
+	}
+	route(a, get, func(ctx context.Context, in *sessionPath) (*oneSession, error) { return a.getSession(ctx, in.ClientID) })
+	end := operation{
 		id: "disconnect-session", method: http.MethodPost, path: "/v2/sessions/{client_id}/disconnect", tag: "sessions",
 		summary: "End the connection of a session", text: "The client is told Administrative action (0x98). A stored session stays.",
 		scope: access.SessionsWrite,
-	}, a.disconnect)
-	route(a, operation{
+	}
+	route(a, end, func(ctx context.Context, in *sessionPath) (*disconnected, error) {
+		return a.disconnect(ctx, in.ClientID)
+	})
+	remove := operation{
 		id: "delete-session", method: http.MethodDelete, path: "/v2/sessions/{client_id}", tag: "sessions",
 		summary: "End a session with all that waits for it", scope: access.SessionsWrite,
-	}, a.deleteSession)
+	}
+	route(a, remove, func(ctx context.Context, in *sessionPath) (*nothing, error) {
+		return nil, a.deleteSession(ctx, in.ClientID)
+	})
+
+	const named = "The query names the session, by any client identifier: /, . and .. too."
+	get.id, get.path, get.text = "get-session-by-query", "/v2/session", named
+	route(a, get, func(ctx context.Context, in *sessionQuery) (*oneSession, error) {
+		return a.getSession(ctx, in.ClientID)
+	})
+	end.id, end.path, end.text = "disconnect-session-by-query", "/v2/session/disconnect", named+" "+end.text
+	route(a, end, func(ctx context.Context, in *sessionQuery) (*disconnected, error) {
+		return a.disconnect(ctx, in.ClientID)
+	})
+	remove.id, remove.path, remove.text = "delete-session-by-query", "/v2/session", named
+	route(a, remove, func(ctx context.Context, in *sessionQuery) (*nothing, error) {
+		return nil, a.deleteSession(ctx, in.ClientID)
+	})
 	route(a, operation{
 		id: "terminate-user", method: http.MethodPost, path: "/v2/utilities/users/{name}/terminate", tag: "sessions",
 		summary: "End all connections of a user", text: "Stored sessions stay, and the user may connect again.", scope: access.SessionsWrite,
@@ -162,19 +182,27 @@ func (a *API) end(ctx context.Context, action, clientID string, forget bool) (bo
 	return found && s.Connected, err
 }
 
-func (a *API) disconnect(ctx context.Context, in *sessionPath) (*disconnected, error) {
-	done, err := a.end(ctx, "session.disconnect", in.ClientID, false)
+func (a *API) getSession(ctx context.Context, clientID string) (*oneSession, error) {
+	_, s, err := a.session(ctx, clientID)
+	if err != nil {
+		return nil, err
+	}
+	return &oneSession{showSession(s)}, nil
+}
+
+func (a *API) disconnect(ctx context.Context, clientID string) (*disconnected, error) {
+	done, err := a.end(ctx, "session.disconnect", clientID, false)
 	if err != nil {
 		return nil, err
 	}
 	out := new(disconnected)
-	out.Body.ClientID, out.Body.Disconnected = in.ClientID, done
+	out.Body.ClientID, out.Body.Disconnected = clientID, done
 	return out, nil
 }
 
-func (a *API) deleteSession(ctx context.Context, in *sessionPath) (*nothing, error) {
-	_, err := a.end(ctx, "session.delete", in.ClientID, true)
-	return nil, err
+func (a *API) deleteSession(ctx context.Context, clientID string) error {
+	_, err := a.end(ctx, "session.delete", clientID, true)
+	return err
 }
 
 func (a *API) terminate(ctx context.Context, in *terminatePath) (*terminated, error) {

@@ -92,19 +92,34 @@ func TestSessions(t *testing.T) {
 	w.wants(w.call("GET", "/v2/sessions?connected=perhaps", w.ours.key, nil), 422, "invalid")
 }
 
-// Whatever a client calls itself, its session can be named in a path.
+// Whatever a client calls itself, its session can be named: in a path, as far as paths go, and in the query.
 func TestOddClientIDs(t *testing.T) {
 	w := newWorld(t)
-	for _, id := range []string{".", "..", "//", "a//b", "a/../b", "%", "%2F", "a b", "?x=1", "#", "disconnect", "ü🎉", "a+b&c=d;e"} {
-		c := w.server(w.ours, id)
-		target := "/v2/sessions/" + strings.ReplaceAll(url.PathEscape(id), ".", "%2E")
-		if a := w.call("GET", target, w.ours.key, nil); a.status != 200 || a.str("client_id") != id {
-			t.Errorf("%q: %d %s", id, a.status, a.text)
+	for _, id := range []string{"/", ".", "..", "//", "a//b", "a/../b", "%", "%2F", "a b", "?x=1", "#", "disconnect", "ü🎉", "a+b&c=d;e"} {
+		path, query := "/v2/sessions/"+strings.ReplaceAll(url.PathEscape(id), ".", "%2E"), "?client_id="+url.QueryEscape(id)
+		for _, target := range [][2]string{{path, path + "/disconnect"}, {"/v2/session" + query, "/v2/session/disconnect" + query}} {
+			if id == "/" && target[0] == path {
+				continue // the one that net/http does not give
+			}
+			c := w.server(w.ours, id)
+			if a := w.call("GET", target[0], w.ours.key, nil); a.status != 200 || a.str("client_id") != id {
+				t.Errorf("%q: %d %s", id, a.status, a.text)
+			}
+			w.wants(w.call("GET", target[0], w.theirs.key, nil), 404, "not_found")
+			if a := w.call("POST", target[1], w.ours.key, nil); a.get("disconnected") != true || a.str("client_id") != id {
+				t.Errorf("%q: %d %s", id, a.status, a.text)
+			}
+			w.ends(c, mqtt.AdministrativeAction)
 		}
-		if a := w.call("POST", target+"/disconnect", w.ours.key, nil); a.get("disconnected") != true || a.str("client_id") != id {
+		c := w.connect("server@"+w.ours.id, w.ours.key, id, stored(600))
+		if a := w.call("DELETE", "/v2/session"+query, w.ours.key, nil); a.status != 204 {
 			t.Errorf("%q: %d %s", id, a.status, a.text)
 		}
 		w.ends(c, mqtt.AdministrativeAction)
+		w.wants(w.call("GET", "/v2/session"+query, w.ours.key, nil), 404, "not_found")
+	}
+	for _, target := range []string{"/v2/session", "/v2/session?client_id="} {
+		w.wants(w.call("GET", target, w.ours.key, nil), 422, "invalid")
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"time"
 
+	"cloudsignal/internal/access"
 	"cloudsignal/internal/engine"
 	"cloudsignal/internal/mqtt"
 	"cloudsignal/internal/session"
@@ -26,7 +27,7 @@ func (c *conn) fail(err error) error {
 		e.reason, e.detail = m.Reason, m.Detail
 	}
 	e.label = reasonLabel(e.reason)
-	c.logEnd("connection ended", "reason", e.label, "detail", e.detail)
+	c.logEnd("connection ended", "reason", e.label, "detail", access.Redact(e.detail))
 	c.end(e)
 	return err
 }

@@ -434,21 +434,25 @@ func (w words) of(pointer string) string {
 
 // problem is a refusal of the API (RFC 9457); the token service has its own form.
 type problem struct {
-	Title     string `json:"title"`
-	Detail    string `json:"detail"`
-	Code      string `json:"code"`
-	RequestID string `json:"request_id"`
-	Errors    []struct {
-		Pointer   string `json:"pointer"`
-		Parameter string `json:"parameter"`
-		Detail    string `json:"detail"`
-	} `json:"errors"`
-	Description string `json:"error_description"`
-	Message     string `json:"message"`
+	Title       string         `json:"title"`
+	Detail      string         `json:"detail"`
+	Code        string         `json:"code"`
+	RequestID   string         `json:"request_id"`
+	Errors      []problemError `json:"errors"`
+	Description string         `json:"error_description"`
+	Message     string         `json:"message"`
 
 	status int
 	again  time.Duration // when to try again; 0: not said
 	words  words
+}
+
+// problemError is one value that the API finds wrong.
+type problemError struct {
+	Pointer   string `json:"pointer,omitempty"`
+	Parameter string `json:"parameter,omitempty"`
+	In        string `json:"in,omitempty"`
+	Detail    string `json:"detail"`
 }
 
 func (a *api) refused(answer *http.Response, text []byte) error {

@@ -84,9 +84,8 @@ func TestNoFlagTakesASecret(t *testing.T) {
 }
 
 func TestEveryCommandOnTheAPIPrintsJSON(t *testing.T) {
-	silent := map[string]bool{"version": true}
 	commands(New(Streams{}), func(c *cobra.Command) {
-		if f := c.Flags().ShorthandLookup("o"); !silent[c.Name()] && (f == nil || !strings.Contains(f.Usage, "json")) {
+		if f := c.Flags().ShorthandLookup("o"); f == nil || !strings.Contains(f.Usage, "json") {
 			t.Errorf("%s has no -o json", c.CommandPath())
 		}
 	})
@@ -262,8 +261,9 @@ func TestCommands(t *testing.T) {
 		{"org usage --month 2026-11", `{"month":"2026-11","messages":5,"limits":{"max_messages_per_month":9}}`, "GET /v2/usage?month=2026-11", "", "5 of 9"},
 		{"org limit org_x", `{"max_retained":0,"max_sessions":7}`, "GET /v2/organizations/org_x/limits", "", "max_sessions  7\nmax_retained  none\n"},
 		{"org limit org_x --max-retained 0", `{}`, "PATCH /v2/organizations/org_x/limits", `{"max_retained":0}`, ""},
-		{"session get a/b..", `{"client_id":"a/b.."}`, "GET /v2/sessions/a%2Fb..", "", "client id"},
-		{"session delete ..", "", "DELETE /v2/sessions/%2E%2E", "", ""},
+		{"session get a/b..", `{"client_id":"a/b.."}`, "GET /v2/session?client_id=a%2Fb..", "", "client id"},
+		{"session delete ..", "", "DELETE /v2/session?client_id=..", "", ""},
+		{"session disconnect /", `{"client_id":"/"}`, "POST /v2/session/disconnect?client_id=%2F", "", "client id"},
 		{"session list --offline --user a", `{"data":[]}`, "GET /v2/sessions?connected=false&limit=1000&user=a", "", "CLIENT ID"},
 		{"retained get a/+", `{"payload":"aGk=","encoding":"base64"}`, "GET /v2/retained/message?topic=a%2F%2B", "", "hi\n"},
 		{"retained get a", `{"payload":{"b":1}}`, "GET /v2/retained/message?topic=a", "", "{\"b\":1}\n"},
@@ -292,6 +292,53 @@ func TestCommands(t *testing.T) {
 		if !strings.Contains(out, test.out) || test.answer == "" && out != "" {
 			t.Errorf("%s: printed %q, want %q", test.args, out, test.out)
 		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	for args, want := range map[string]string{"version": Version() + "\n", "version -o json": `{"version":"` + Version() + `"}` + "\n"} {
+		if out, _, err := speaks(t, nil, split(args)...); err != nil || out != want {
+			t.Errorf("%s: %q %v, want %q", args, out, err, want)
+		}
+	}
+	if _, _, err := speaks(t, nil, "version", "-o", "xml"); err == nil || !strings.Contains(err.Error(), "want text or json") {
+		t.Error(err)
+	}
+}
+
+// An error is a line of text, or with -o json one object.
+func TestErrors(t *testing.T) {
+	keyless(t)
+	t.Setenv(envKey, "sk_x")
+	wrong := `{"title":"x","status":422,"detail":"/name: is odd","code":"invalid","request_id":"req_2","errors":[{"pointer":"/name","detail":"is odd"}]}`
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusUnprocessableEntity)
+		_, _ = io.WriteString(w, wrong)
+	}))
+	defer server.Close()
+	ca := write(t, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})))
+	for args, want := range map[string]string{
+		"user create a":                          "cloudsignal: NAME: is odd (request req_2)\n",
+		"user create a -o json":                  `{"error":"NAME: is odd (request req_2)","code":"invalid","request_id":"req_2","errors":[{"pointer":"/name","detail":"is odd"}]}` + "\n",
+		"user create -o json":                    `{"error":"accepts 1 arg(s), received 0","code":"command_line"}` + "\n",
+		"user create a -ojson --ca none":         `{"error":"--ca: open none: no such file or directory","code":"command_line"}` + "\n",
+		"user create a --nonsense --output=json": `{"error":"unknown flag: --nonsense (cloudsignal user create --help lists the flags)","code":"command_line"}` + "\n",
+		"nonsense -o json":                       `{"error":"unknown shorthand flag: 'o' in -o (cloudsignal --help lists the flags)","code":"command_line"}` + "\n",
+		"version -o xml":                         "cloudsignal: --output \"xml\": want text or json\n",
+	} {
+		var out, errors bytes.Buffer
+		all := split(args)
+		if strings.HasPrefix(args, "user create a") && !strings.Contains(args, "--ca") && !strings.Contains(args, "nonsense") {
+			all = append(all, "--api", server.URL, "--ca", ca)
+		}
+		code := Run(t.Context(), Streams{In: strings.NewReader(""), Out: &out, Err: &errors}, all)
+		if code != 1 || out.Len() > 0 || errors.String() != want {
+			t.Errorf("%s: %d, %q on standard output, %q, want %q", args, code, out.String(), errors.String(), want)
+		}
+	}
+	var out, errors bytes.Buffer
+	if code := Run(t.Context(), Streams{Out: &out, Err: &errors}, []string{"version"}); code != 0 || errors.Len() > 0 {
+		t.Errorf("%d %s", code, errors.String())
 	}
 }
 

@@ -109,10 +109,13 @@ func onSession(c *cobra.Command, s Streams, run func(ctx context.Context, a *api
 	})
 }
 
+// sessionNamed names a session in the query: there is no path for every client identifier.
+func sessionNamed(id string) url.Values { return url.Values{"client_id": {id}} }
+
 func newSessionGet(s Streams) *cobra.Command {
 	c := &cobra.Command{Use: "get CLIENT_ID", Short: "Show a session with its subscriptions", Example: "  cloudsignal session get desk"}
 	return onSession(c, s, func(ctx context.Context, a *api, id string) error {
-		return show(ctx, a, http.MethodGet, route("v2", "sessions", id), nil, nil, sessionFields)
+		return show(ctx, a, http.MethodGet, "/v2/session", sessionNamed(id), nil, sessionFields)
 	})
 }
 
@@ -126,7 +129,7 @@ func newSessionDisconnect(s Streams) *cobra.Command {
 		Disconnected bool   `json:"disconnected"`
 	}
 	return onSession(c, s, func(ctx context.Context, a *api, id string) error {
-		return show(ctx, a, http.MethodPost, route("v2", "sessions", id, "disconnect"), nil, nil, func(d *disconnected) []field {
+		return show(ctx, a, http.MethodPost, "/v2/session/disconnect", sessionNamed(id), nil, func(d *disconnected) []field {
 			return []field{{name: "client id", value: d.ClientID}, {name: "disconnected", value: yes(d.Disconnected)}}
 		})
 	})
@@ -138,6 +141,6 @@ func newSessionDelete(s Streams) *cobra.Command {
 		Example: "  cloudsignal session delete old-desk",
 	}
 	return onSession(c, s, func(ctx context.Context, a *api, id string) error {
-		return a.remove(ctx, route("v2", "sessions", id), nil)
+		return a.remove(ctx, "/v2/session", sessionNamed(id))
 	})
 }

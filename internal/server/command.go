@@ -101,7 +101,7 @@ func serve(c *cobra.Command, _ []string) error {
 	}
 	ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	log := slog.New(slog.NewJSONHandler(c.ErrOrStderr(), nil))
+	log := slog.New(slog.NewJSONHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: cfg.logLevel()}))
 	for _, name := range unknownVariables(os.Environ()) {
 		log.Warn("environment variable is not a setting", "name", name)
 	}

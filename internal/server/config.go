@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"strconv"
@@ -38,6 +39,7 @@ type Config struct {
 
 	SignUp     string `yaml:"sign-up"`     // open or closed
 	TokenFloor string `yaml:"token-floor"` // a duration
+	LogLevel   string `yaml:"log-level"`   // info or debug
 }
 
 // DefaultConfig is a server on loopback.
@@ -58,6 +60,7 @@ func DefaultConfig() Config {
 
 		SignUp:     signUpClosed,
 		TokenFloor: "60s",
+		LogLevel:   logInfo,
 	}
 }
 
@@ -104,6 +107,31 @@ var settings = []setting{
 		"token-floor", "how long a temporary token is valid at least",
 		func(c *Config) *string { return &c.TokenFloor }, checkFloor,
 	},
+	{
+		"log-level", "info, or debug: also every change that the API made or refused",
+		func(c *Config) *string { return &c.LogLevel }, checkLogLevel,
+	},
+}
+
+// Values of the setting log-level.
+const (
+	logInfo  = "info"
+	logDebug = "debug"
+)
+
+func checkLogLevel(name, value string) error {
+	if value != logInfo && value != logDebug {
+		return fmt.Errorf("setting %s: %q; give %s or %s", name, value, logInfo, logDebug)
+	}
+	return nil
+}
+
+// logLevel is the least level of what is logged.
+func (c *Config) logLevel() slog.Level {
+	if c.LogLevel == logDebug {
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
 }
 
 // Values of the setting sign-up.

@@ -69,7 +69,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	each(forgottenDesc, b.Forgotten)
 	a := c.s.api.Counters()
 	each(requestsDesc, map[string]uint64{
-		"rate": a.Limited, "unauthorized": a.Unauthorized, "panic": a.Panics, "error": a.Failed, "rates_forgotten": a.Forgotten,
+		"rate": a.Limited, "unauthorized": a.Unauthorized, "panic": a.Panics, "error": a.Failed, "rates_forgotten": a.Forgotten, "answers_forgotten": a.Unkept,
 	})
 	for _, l := range c.s.listeners {
 		t, name := l.Stats(), string(l.Kind())
