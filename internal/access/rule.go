@@ -132,6 +132,12 @@ func (r *Rule) Validate() error {
 	if err := checkUserPattern(r.User); err != nil {
 		return err
 	}
+	if err := CheckNoSecret("user", r.User); err != nil {
+		return err
+	}
+	if err := CheckNoSecret("topic", r.Topic); err != nil {
+		return err
+	}
 	_, filter, _, err := topic.SplitShare(r.Topic)
 	if err != nil {
 		return fault.Field("topic", "%s", err.Error())

@@ -23,7 +23,7 @@ const (
 	maxAnswer         = 64 << 10       // bytes of one; what is longer is not kept
 	maxAnswers        = 1 << 16        // of all organizations
 	maxAnswerBytes    = 64 << 20       // of all organizations
-	ownAnswers        = maxAnswers / 8 // of one organization, or of one address without credentials
+	ownAnswers        = maxAnswers / 8 // of one organization
 	ownAnswerBytes    = maxAnswerBytes / 8
 	answerOverhead    = 512 // bytes of an answer beside its body, about
 )
@@ -149,6 +149,7 @@ func (s *answers) forget(k *kept) {
 }
 
 // once handles a request that has an Idempotency-Key, unless it was handled before: then its answer is given again.
+// Its caller is known.
 func (a *API) once(o *operation, w http.ResponseWriter, r *http.Request, body []byte, handle func()) {
 	keys := r.Header.Values(idempotencyHeader)
 	out, ok := w.(*writer)
@@ -161,10 +162,11 @@ func (a *API) once(o *operation, w http.ResponseWriter, r *http.Request, body []
 		a.refuse(w, o, a.problem(r.Context(), o, fault.Field(idempotencyHeader, "must be sent once, with 1 to %d visible characters", maxIdempotencyKey)))
 		return
 	}
-	who := origin(c.address)
-	if c.actor.Kind != "" {
-		who = string(c.actor.Kind) + " " + c.actor.ID
+	if of, ok := a.config.Directory.Organization(c.actor.Organization); ok && of.Disabled { // nothing that was answered before holds
+		handle()
+		return
 	}
+	who := string(c.actor.Kind) + " " + c.actor.ID
 	owner := who
 	if c.actor.Kind == control.KeyActor || c.actor.Kind == control.MemberActor && c.actor.Organization != "" {
 		owner = c.actor.Organization

@@ -39,26 +39,20 @@ func TestIdempotencyKeys(t *testing.T) {
 		if op.method != "POST" {
 			continue
 		}
-		n++
 		o := declared(op.Operation)
 		secret, body := f.a.secret, f.sample(op)
-		switch {
-		case o.ours:
+		if o.ours {
 			secret = f.operator
-		case op.OperationID == "sign-up", op.OperationID == "log-in":
-			body = map[string]any{"name": "Ada", "email": "ada@example.com", "password": "twelve ravens"}
-			if f.shown["twelve ravens"] = -1; op.OperationID == "log-in" {
-				delete(body, "name")
-				f.call("", "POST", "/v2/signup", map[string]any{"name": "Ada", "email": "ada@example.com", "password": "twelve ravens"}).want(201)
-			} else {
-				body["email"] = "eve@example.com"
+		}
+		if !o.repeatable() { // what is in the body may be credentials, which may not be valid the next time
+			for range 2 {
+				if r := f.again(secret, op.method, f.a.target(op), body, idempotencyHeader, "k"); r.Header().Get(replayedHeader) != "" {
+					t.Errorf("%s: an answer to credentials in the body is kept", r.what)
+				}
 			}
-		case body["organization_id"] != nil:
-			body["organization_id"] = f.a.id
+			continue
 		}
-		if o.auth == open {
-			secret = ""
-		}
+		n++
 		key := "key of " + op.OperationID
 		f.call(secret, op.method, f.a.target(op), body, idempotencyHeader, key).wrong(422, "header "+idempotencyHeader) // it has blanks
 		key = "key-of-" + op.OperationID
@@ -72,7 +66,7 @@ func TestIdempotencyKeys(t *testing.T) {
 			t.Errorf("%s: a 401 is kept", second.what)
 		}
 	}
-	if n < 15 {
+	if n < 10 {
 		t.Errorf("only %d operations", n)
 	}
 	if c := f.api.Counters(); c.Replayed == 0 || c.Unkept != 0 {
@@ -100,6 +94,12 @@ func TestIdempotencyKeysAreTheCallers(t *testing.T) {
 	f.call(f.a.secret, "POST", "/v2/users", object{"name": "long"}, idempotencyHeader, longest).want(201)
 	f.call(f.a.secret, "PATCH", "/v2/users/once", object{"disabled": true}, idempotencyHeader, "k").want(200) // not of a POST
 
+	yes, no := object{"disabled": true}, object{"disabled": false} // nothing that was answered before holds for who is disabled
+	f.call(f.operator, "PATCH", "/v2/organizations/"+f.a.id, yes).want(200)
+	if r := f.again(f.a.secret, "POST", "/v2/users", user, idempotencyHeader, "k"); r.Header().Get(replayedHeader) != "" {
+		t.Errorf("disabled: %d %s", r.Code, r.Body)
+	}
+	f.call(f.operator, "PATCH", "/v2/organizations/"+f.a.id, no).want(200)
 	f.pass(keepAnswers - time.Second)
 	second := f.again(f.a.secret, "POST", "/v2/users", user, idempotencyHeader, "k")
 	if second.Header().Get(replayedHeader) != "true" || second.text("password") != first.text("password") {

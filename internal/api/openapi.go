@@ -71,7 +71,7 @@ func parameters() map[string]*huma.Param {
 		},
 		"IdempotencyKey": {
 			Name: idempotencyHeader, In: "header",
-			Description: "Makes it safe to send a request again: with the same key, path and body the same caller (without credentials: the same address) " +
+			Description: "Makes it safe to send a request again: with the same key, path and body the same caller " +
 				"gets the first answer again, with the header Idempotent-Replayed: true. With another request the key is refused (422), while the first is " +
 				"under way too (409). Answers of status 401, 408, 429, and of 500 and above, are not kept; nor are those above 64 KiB. The others are for " +
 				"24 hours, in memory alone because they hold secrets: a restart of the server forgets them, and when there are too many the oldest go.",

@@ -142,13 +142,13 @@ func (a *API) declare(o *operation) huma.Operation {
 			a.refuse(w, o, p)
 			return
 		}
-		if o.method == http.MethodPost {
+		if o.repeatable() {
 			a.once(o, w, r, body, func() { next(ctx) })
 			return
 		}
 		next(ctx)
 	})
-	if o.method == http.MethodPost {
+	if o.repeatable() {
 		op.Parameters = append(op.Parameters, &huma.Param{Ref: "#/components/parameters/IdempotencyKey"})
 	}
 	if o.auth != open {
@@ -156,6 +156,10 @@ func (a *API) declare(o *operation) huma.Operation {
 	}
 	return op
 }
+
+// repeatable says whether an operation takes an Idempotency-Key: one that makes something, whose caller is known before its body is
+// read. Where credentials are in the body, a kept answer would stand for credentials that are not valid any more.
+func (o *operation) repeatable() bool { return o.method == http.MethodPost && o.auth == required }
 
 // learn remembers what huma has found out about an operation, for the places of errors.
 func learn(doc *huma.OpenAPI, op *huma.Operation) {
@@ -192,7 +196,7 @@ func (a *API) responses(o *operation) map[string]*huma.Response {
 		statuses = append(statuses, http.StatusForbidden)
 	}
 	statuses = append(statuses, o.also...)
-	if o.method == http.MethodPost {
+	if o.repeatable() {
 		statuses = append(statuses, http.StatusConflict) // of an Idempotency-Key
 	}
 	if o.hasBody() {

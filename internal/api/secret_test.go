@@ -118,6 +118,8 @@ func TestNamesHoldNoSecret(t *testing.T) {
 		{"PATCH", user, "/display_name", map[string]any{"display_name": secret}},
 		{"POST", "/v2/keys", "/name", map[string]any{"name": secret, "kind": "secret"}},
 		{"POST", "/v2/rule-sets", "/name", map[string]any{"name": secret}},
+		{"POST", "/v2/rule-sets/" + f.a.ruleSet + "/rules", "/topic", map[string]any{"user": "%", "topic": "a/" + secret + "/#", "permission": "publish"}},
+		{"POST", "/v2/rule-sets/" + f.a.ruleSet + "/rules", "/user", map[string]any{"user": secret, "topic": "a", "permission": "publish"}},
 		{"PATCH", "/v2/rule-sets/" + f.a.ruleSet, "/name", map[string]any{"name": secret}},
 		{"PATCH", "/v2/organizations/" + f.a.id, "/name", map[string]any{"name": secret}},
 		{"POST", "/v2/signup", "/name", map[string]any{"name": secret, "email": "eve@example.com", "password": "other ravens"}},

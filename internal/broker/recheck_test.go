@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"cloudsignal/internal/access"
 	"cloudsignal/internal/engine"
@@ -21,12 +20,8 @@ func TestLiveEffect(t *testing.T) {
 	s := newServer(t, nil)
 	c, _ := s.dial(t, "any", "a")
 	other, _ := s.dial(t, "pub", "b")
-	start := time.Now()
 	s.change([]string{"any"}, func(r *access.OrganizationRecord) { delete(r.Users, "any") })
-	<-c.done
-	if took := time.Since(start); took > time.Second {
-		t.Errorf("it took %v", took)
-	}
+	<-c.done // how long it takes: BenchmarkLiveEffect
 	if other.isEnded() {
 		t.Error("another user's connection has ended too")
 	}

@@ -135,6 +135,9 @@ func (n *NewToken) validateTopics() error {
 		if err := topic.CheckFilter(filter, topic.Limits{}); err != nil {
 			return fault.Field("topics["+itoa(i)+"]", "%s", err.Error())
 		}
+		if err := access.CheckNoSecret("topics["+itoa(i)+"]", filter); err != nil {
+			return err
+		}
 		bytes += len(filter)
 	}
 	if bytes > maxTokenTopicBytes {

@@ -184,8 +184,13 @@ func (s *Store) finish(g *group) {
 	}
 	size := 0
 	for i := range g.requests {
+		size += g.requests[i].size
+	}
+	s.mu.Lock()
+	s.held -= size // before anybody is told: who knows that it is done has its room again
+	s.mu.Unlock()
+	for i := range g.requests {
 		r := &g.requests[i]
-		size += r.size
 		switch {
 		case r.then == nil:
 		case failure != nil:
@@ -196,9 +201,6 @@ func (s *Store) finish(g *group) {
 			r.then(r.first, nil)
 		}
 	}
-	s.mu.Lock()
-	s.held -= size
-	s.mu.Unlock()
 }
 
 // show makes the group's state the one that readers see, and then its positions known: a reader that knows a position
