@@ -162,9 +162,11 @@ func (a *API) once(o *operation, w http.ResponseWriter, r *http.Request, body []
 		a.refuse(w, o, a.problem(r.Context(), o, fault.Field(idempotencyHeader, "must be sent once, with 1 to %d visible characters", maxIdempotencyKey)))
 		return
 	}
-	if of, ok := a.config.Directory.Organization(c.actor.Organization); ok && of.Disabled { // nothing that was answered before holds
-		handle()
-		return
+	if c.actor.Organization != "" {
+		if of, ok := a.config.Directory.Organization(c.actor.Organization); ok && of.Disabled { // nothing that was answered before holds
+			handle()
+			return
+		}
 	}
 	who := string(c.actor.Kind) + " " + c.actor.ID
 	owner := who
