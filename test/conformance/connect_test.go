@@ -303,14 +303,16 @@ func TestNothingBehindARefusal(t *testing.T) {
 	each(t, func(w *world) {
 		seen := w.connect()
 		seen.subscribe(filter(w.topic("t"), 1))
-		p := w.dial()
-		m := message(w.topic("t"), "never", 1)
-		m.ID = 1
-		p.send(w.hello(wrongly), m, subscribeTo("t"), message(w.topic("t"), "nor this", 0, retain))
-		if ack := expect[*mqtt.Connack](p); !ack.Reason.Failed() {
-			t.Fatal("accepted")
+		for _, edit := range []func(*mqtt.Connect){wrongly, func(c *mqtt.Connect) { c.Password = []byte("wrong") }} {
+			p := w.dial()
+			m := message(w.topic("t"), "never", 1)
+			m.ID = 1
+			p.send(w.hello(edit), m, subscribeTo("t"), message(w.topic("t"), "nor this", 0, retain))
+			if ack := expect[*mqtt.Connack](p); !ack.Reason.Failed() {
+				t.Fatal("accepted")
+			}
+			p.closed()
 		}
-		p.closed()
 		seen.send(message(w.topic("t"), "last", 0))
 		seen.gets(w.topic("t"), "last", 0)
 	}, both...)
@@ -413,6 +415,7 @@ func TestAllQoS(t *testing.T) {
 	})
 }
 
+// TestTooLargePacket: the largest packet that was announced is taken, and one byte more is not.
 func TestTooLargePacket(t *testing.T) {
 	each(t, func(w *world) {
 		p, ack := w.try()
@@ -420,21 +423,18 @@ func TestTooLargePacket(t *testing.T) {
 		if w.v == mqtt.V5 {
 			limit = int(ack.Properties.MaximumPacketSize)
 		}
-		topic := w.topic("t")
 		seen := w.connect()
-		seen.subscribe(filter(topic, 0))
-		whole := func(size int) []byte {
-			b := packet(0x30, text(topic), w.props(), []byte(bytesOf(size)))
-			if len(b) == limit || size == 0 {
-				return b
-			}
-			return packet(0x30, text(topic), w.props(), []byte(bytesOf(size+limit-len(b))))
+		seen.subscribe(filter(w.topic("t"), 0))
+		head := len(packet(0x30, text(w.topic("t")), w.props(), make([]byte, limit/2))) - limit/2
+		largest := packet(0x30, text(w.topic("t")), w.props(), make([]byte, limit-head))
+		if len(largest) != limit {
+			t.Fatalf("%d bytes, want %d", len(largest), limit)
 		}
-		p.raw(whole(limit - 100))
-		if m := expect[*mqtt.Publish](seen); len(m.Payload) < limit-100 {
-			t.Fatalf("%d bytes", len(m.Payload))
+		p.raw(largest)
+		if m := expect[*mqtt.Publish](seen); len(m.Payload) != limit-head {
+			t.Fatalf("%d bytes came", len(m.Payload))
 		}
-		p.raw(mqtt.AppendVarint([]byte{0x30}, limit))
+		p.raw(mqtt.AppendVarint([]byte{0x30}, limit-4+1))
 		p.ends(mqtt.PacketTooLarge)
 	}, both...)
 }
@@ -477,6 +477,42 @@ func TestCapabilities(t *testing.T) {
 		p := &ack.Properties
 		if p.ReceiveMaximum != 1000 || p.TopicAliasMaximum != 32 || p.MaximumPacketSize != 1<<20 {
 			t.Fatalf("CONNACK %+v", p)
+		}
+	})
+}
+
+// TestConnectProperties: values that no one may send, properties twice or in the wrong place.
+func TestConnectProperties(t *testing.T) {
+	each(t, func(w *world) {
+		for name, c := range map[string]struct {
+			props []byte
+			want  mqtt.Reason
+		}{
+			"receive maximum 0":                  {[]byte{33, 0, 0}, mqtt.ProtocolError},
+			"maximum packet size 0":              {[]byte{39, 0, 0, 0, 0}, mqtt.ProtocolError},
+			"request problem information 2":      {[]byte{23, 2}, mqtt.ProtocolError},
+			"request response information 2":     {[]byte{25, 2}, mqtt.ProtocolError},
+			"session expiry twice":               {[]byte{17, 0, 0, 0, 1, 17, 0, 0, 0, 1}, mqtt.ProtocolError},
+			"topic alias maximum twice":          {[]byte{34, 0, 1, 34, 0, 1}, mqtt.ProtocolError},
+			"authentication data without method": {[]byte{22, 0, 1, 'x'}, mqtt.ProtocolError},
+			"will delay outside the will":        {[]byte{24, 0, 0, 0, 1}, mqtt.MalformedPacket},
+			"a property of PUBLISH":              {[]byte{1, 0}, mqtt.MalformedPacket},
+			"a property that does not exist":     {[]byte{127, 0}, mqtt.MalformedPacket},
+			"a property that is cut":             {[]byte{17, 0, 0}, mqtt.MalformedPacket},
+			"an identifier in a long form":       {[]byte{0x91, 0, 0, 0, 0, 1}, mqtt.MalformedPacket},
+			"a user property without its value":  {[]byte{38, 0, 1, 'k'}, mqtt.MalformedPacket},
+			"a length beyond the packet's":       {nil, mqtt.MalformedPacket},
+		} {
+			p := w.dial()
+			props := w.props(c.props)
+			if c.props == nil {
+				props = []byte{200, 1}
+			}
+			p.raw(packet(0x10, text("MQTT"), []byte{5, 2, 0, 0}, props, text(w.name)))
+			if ack := expect[*mqtt.Connack](p); ack.Reason != c.want {
+				t.Errorf("%s: CONNACK %s, want %s", name, ack.Reason, c.want)
+			}
+			p.closed()
 		}
 	})
 }

@@ -486,5 +486,8 @@ func TestSubscriptionIdentifierOfAClient(t *testing.T) {
 		p = w.connect()
 		p.raw(packet(0x82, []byte{0, 1}, w.props([]byte{11, 0}), text("t"), []byte{0}))
 		p.ends(mqtt.ProtocolError)
+		p = w.connect()
+		p.raw(packet(0x82, []byte{0, 1}, w.props([]byte{11, 1, 11, 2}), text("t"), []byte{0}))
+		p.ends(mqtt.ProtocolError)
 	})
 }
