@@ -67,7 +67,7 @@ func TestByteOrderMark(t *testing.T) {
 		p.publish(without, "not this", 1)
 		p.send(message(with, "\ufeff", 0))
 		if m := p.gets(with, "\ufeff", 0); string(m.Topic) != with {
-			t.Fatalf("topic %q", m.Topic)
+			w.Fatalf("topic %q", m.Topic)
 		}
 	}, both...)
 }
@@ -82,7 +82,7 @@ func TestTextOfSixteenBits(t *testing.T) {
 		p.send(message(long, "m", 0))
 		p.gets(long, "m", 0)
 		if r := p.subscribed(&mqtt.Subscribe{Subscriptions: []mqtt.Subscription{filter(bytesOf(65535), 0)}}); !r[0].Failed() {
-			t.Fatal("a filter of 65,535 bytes was granted")
+			w.Fatal("a filter of 65,535 bytes was granted")
 		}
 		p.quiet()
 	}, both...)
@@ -102,7 +102,7 @@ func TestShortestVarint(t *testing.T) {
 		p.send(message(w.topic("t"), bytesOf(120), 0))
 		want := packet(0x30, text(w.topic("t")), w.props(), []byte(bytesOf(120)))
 		if a := p.expectRaw(); !bytes.Equal(a.raw, want) {
-			t.Fatalf("got % x", a.raw)
+			w.Fatalf("got % x", a.raw)
 		}
 	}, both...)
 }
@@ -182,7 +182,7 @@ func TestNoIdentifierAtQoS0(t *testing.T) {
 		for range 2 { // the message and the acknowledgement, in any order
 			if a := p.expectRaw(); a.packet.Kind() == mqtt.PUBLISH {
 				if want := packet(0x30, text(topic), w.props(), []byte("m")); !bytes.Equal(a.raw, want) {
-					t.Fatalf("got % x, want % x", a.raw, want)
+					w.Fatalf("got % x, want % x", a.raw, want)
 				}
 			}
 		}
@@ -210,7 +210,7 @@ func TestIdentifiersInFlight(t *testing.T) {
 			p.publish(w.topic("t"), "m", q)
 			m := s.gets(w.topic("t"), "m", q)
 			if m.ID == 0 || used[m.ID] || m.Dup {
-				t.Fatalf("message %d: identifier %d, in use %v, DUP %v", n, m.ID, used, m.Dup)
+				w.Fatalf("message %d: identifier %d, in use %v, DUP %v", n, m.ID, used, m.Dup)
 			}
 			if n%4 < 2 {
 				used[m.ID] = true
@@ -243,11 +243,11 @@ func TestSubackHasTheIdentifier(t *testing.T) {
 			s.ID = id
 			p.send(s)
 			if a := expect[*mqtt.Suback](p); a.ID != id {
-				t.Fatalf("SUBACK %d for SUBSCRIBE %d", a.ID, id)
+				w.Fatalf("SUBACK %d for SUBSCRIBE %d", a.ID, id)
 			}
 			p.send(&mqtt.Unsubscribe{ID: id, Filters: [][]byte{[]byte(w.topic("t")), []byte("none")}})
 			if a := expect[*mqtt.Unsuback](p); a.ID != id {
-				t.Fatalf("UNSUBACK %d for UNSUBSCRIBE %d", a.ID, id)
+				w.Fatalf("UNSUBACK %d for UNSUBSCRIBE %d", a.ID, id)
 			}
 		}
 	}, both...)
@@ -260,11 +260,11 @@ func TestNoPropertiesIsLengthZero(t *testing.T) {
 		p := w.connect()
 		p.send(subscribeTo(w.topic("t")))
 		if a := p.expectRaw(); !bytes.Equal(a.raw, []byte{0x90, 4, 0, 1, 0, 0}) {
-			t.Fatalf("SUBACK % x", a.raw)
+			w.Fatalf("SUBACK % x", a.raw)
 		}
 		p.send(message(w.topic("t"), "m", 0))
 		if a := p.expectRaw(); !bytes.Equal(a.raw, packet(0x30, text(w.topic("t")), []byte{0}, []byte("m"))) {
-			t.Fatalf("PUBLISH % x", a.raw)
+			w.Fatalf("PUBLISH % x", a.raw)
 		}
 	})
 }
@@ -280,7 +280,7 @@ func TestProperties(t *testing.T) {
 			p := w.connect()
 			p.raw(packet(0x30, text("t"), w.props(props)))
 			if d := expect[*mqtt.Disconnect](p); d.Reason != mqtt.MalformedPacket && d.Reason != mqtt.ProtocolError {
-				t.Fatalf("DISCONNECT %s", d.Reason)
+				w.Fatalf("DISCONNECT %s", d.Reason)
 			}
 			p.closed()
 		}

@@ -19,7 +19,7 @@ func TestDupAtQoS0(t *testing.T) {
 		p.send(m)
 		for range 2 {
 			if a := p.expectRaw(); a.packet.Kind() == mqtt.PUBLISH && a.raw[0] != 0x30 {
-				t.Fatalf("PUBLISH % x", a.raw)
+				w.Fatalf("PUBLISH % x", a.raw)
 			}
 		}
 	}, both...)
@@ -32,7 +32,7 @@ func TestDupIsNotPassedOn(t *testing.T) {
 		for _, q := range []mqtt.QoS{1, 2} {
 			p.publish(w.topic("t"), "m", q, dup)
 			if s.takes(w.topic("t"), "m", q).Dup {
-				t.Fatal("DUP 1 on a first delivery")
+				w.Fatal("DUP 1 on a first delivery")
 			}
 		}
 	}, both...)
@@ -69,7 +69,7 @@ func TestRetainReplaces(t *testing.T) {
 			payload := string('a' + rune(n))
 			p.publish(w.topic("t"), payload, q, retain)
 			if got := w.retainedOf(w.topic("t")); got != payload {
-				t.Fatalf("retained: %q, want %q", got, payload)
+				w.Fatalf("retained: %q, want %q", got, payload)
 			}
 		}
 	}, both...)
@@ -97,7 +97,7 @@ func TestNotRetained(t *testing.T) {
 		p.publish(w.topic("t"), "live", 1)
 		p.publish(w.topic("t"), "", 1)
 		if none, kept := w.retainedOf(w.topic("none")), w.retainedOf(w.topic("t")); none != "" || kept != "kept" {
-			t.Fatalf("retained %q and %q", none, kept)
+			w.Fatalf("retained %q and %q", none, kept)
 		}
 	}, both...)
 }
@@ -116,7 +116,7 @@ func TestRetainedForNewSubscriptions(t *testing.T) {
 			for range n {
 				m := expect[*mqtt.Publish](s)
 				if !m.Retain || w.topic(string(m.Payload)) != string(m.Topic) || m.QoS != 1 {
-					t.Fatalf("%s: got %s %s", f, m.Topic, m.Payload)
+					w.Fatalf("%s: got %s %s", f, m.Topic, m.Payload)
 				}
 				s.settle(m)
 			}
@@ -131,7 +131,7 @@ func TestRetainFlagLive(t *testing.T) {
 		s.subscribe(filter(w.topic("t"), 1))
 		p.publish(w.topic("t"), "m", 1, retain)
 		if s.takes(w.topic("t"), "m", 1).Retain {
-			t.Fatal("RETAIN 1 on a live message")
+			w.Fatal("RETAIN 1 on a live message")
 		}
 	}, both...)
 }
@@ -144,11 +144,11 @@ func TestRetainAsPublished(t *testing.T) {
 		s.subscribe(f)
 		p.publish(w.topic("t"), "m", 1, retain)
 		if !s.takes(w.topic("t"), "m", 1).Retain {
-			t.Fatal("RETAIN 0 with retain as published")
+			w.Fatal("RETAIN 0 with retain as published")
 		}
 		p.publish(w.topic("t"), "m", 1)
 		if s.takes(w.topic("t"), "m", 1).Retain {
-			t.Fatal("RETAIN 1 on a message that was published without it")
+			w.Fatal("RETAIN 1 on a message that was published without it")
 		}
 	})
 }
@@ -213,7 +213,7 @@ func TestTopicMatchesFilter(t *testing.T) {
 		s.quiet()
 		p.publish(w.topic("a/b"), "m", 1)
 		if m := s.takes(w.topic("a/b"), "m", 1); string(m.Topic) != w.topic("a/b") {
-			t.Fatalf("topic %q", m.Topic)
+			w.Fatalf("topic %q", m.Topic)
 		}
 	}, both...)
 }
@@ -247,9 +247,9 @@ func TestPropertiesAreUnaltered(t *testing.T) {
 			got := s.takes(w.topic("t"), "m", 1).Properties
 			if !got.Has(mqtt.PayloadFormat) || got.PayloadFormat != 1 || string(got.ContentType) != "text/ünusual" ||
 				string(got.ResponseTopic) != "/answers//here/" || !bytes.Equal(got.CorrelationData, []byte{0, 255, 0, 1}) {
-				t.Fatalf("got %+v", got)
+				w.Fatalf("got %+v", got)
 			}
-			sameUser(t, got.User, user)
+			sameUser(w, got.User, user)
 		}
 	})
 }
@@ -278,14 +278,14 @@ func TestMessageExpiry(t *testing.T) {
 		s = w.connect(durable, named(s.id))
 		m := s.takes(w.topic("t"), "stays", 1)
 		if left := m.Properties.MessageExpiry; left > 98 || left < 70 {
-			t.Fatalf("%d s are left of 100, after 2", left)
+			w.Fatalf("%d s are left of 100, after 2", left)
 		}
 		s.quiet()
 		s.subscribe(filter(w.topic("kept"), 1))
 		s.quiet()
 		s.subscribe(filter(w.topic("kept2"), 1))
 		if left := s.takes(w.topic("kept2"), "stays", 1).Properties.MessageExpiry; left > 98 || left < 70 {
-			t.Fatalf("%d s are left of the retained one's 100, after 2", left)
+			w.Fatalf("%d s are left of the retained one's 100, after 2", left)
 		}
 	})
 }
@@ -307,7 +307,7 @@ func TestTopicAliasIn(t *testing.T) {
 			s.gets(topic, "1", 0)
 			p.send(message("", "2", 0, alias(n)))
 			if m := s.gets(topic, "2", 0); m.Properties.Has(mqtt.TopicAlias) || string(m.Topic) != topic {
-				t.Fatal("the publisher's alias is passed on")
+				w.Fatal("the publisher's alias is passed on")
 			}
 		}
 		p.send(message(w.topic("new"), "3", 0, alias(1)), message("", "4", 0, alias(1)))
@@ -345,28 +345,28 @@ func TestTopicAliasOut(t *testing.T) {
 				if m.Properties.Has(mqtt.TopicAlias) {
 					n := m.Properties.TopicAlias
 					if n < 1 || n > 2 {
-						t.Fatalf("alias %d", n)
+						w.Fatalf("alias %d", n)
 					}
 					if len(m.Topic) > 0 {
 						known[n] = string(m.Topic)
 					} else if used++; known[n] != w.topic(topic) {
-						t.Fatalf("alias %d is %q, want %q", n, known[n], w.topic(topic))
+						w.Fatalf("alias %d is %q, want %q", n, known[n], w.topic(topic))
 					}
 				}
 				if m := none.gets(w.topic(topic), topic, 0); m.Properties.Has(mqtt.TopicAlias) || len(m.Topic) == 0 {
-					t.Fatal("an alias for who takes none")
+					w.Fatal("an alias for who takes none")
 				}
 			}
 		}
 		if used == 0 {
-			t.Fatal("no alias is used")
+			w.Fatal("no alias is used")
 		}
 		// A new connection knows none: the topic comes first.
 		s = w.connect(aliases(2), named(s.id))
 		s.subscribe(filter(w.topic("#"), 0))
 		p.publish(w.topic("a"), "new", 0)
 		if m := s.gets(w.topic("a"), "new", 0); len(m.Topic) == 0 {
-			t.Fatal("an alias of the connection before")
+			w.Fatal("an alias of the connection before")
 		}
 	})
 }
@@ -432,17 +432,17 @@ func TestSubscriptionIdentifiers(t *testing.T) {
 		p.publish(w.topic("a/b"), "m", 1, retain)
 		ids := s.takes(w.topic("a/b"), "m", 1).Properties.SubscriptionIDs
 		if len(ids) != 2 || ids[0]+ids[1] != 7+268435455 {
-			t.Fatalf("identifiers %v", ids)
+			w.Fatalf("identifiers %v", ids)
 		}
 		p.publish(w.topic("c"), "m", 1)
 		if ids := s.takes(w.topic("c"), "m", 1).Properties.SubscriptionIDs; len(ids) != 0 {
-			t.Fatalf("identifiers %v", ids)
+			w.Fatalf("identifiers %v", ids)
 		}
 		// A retained message carries that of the SUBSCRIBE which asked for it.
 		s.send(identifiedAs(9, identified(8, filter(w.topic("a/b"), 1))))
 		expect[*mqtt.Suback](s)
 		if ids := s.takes(w.topic("a/b"), "m", 1).Properties.SubscriptionIDs; len(ids) != 1 || ids[0] != 8 {
-			t.Fatalf("identifiers %v of a retained message", ids)
+			w.Fatalf("identifiers %v of a retained message", ids)
 		}
 		s.quiet()
 	})
@@ -464,12 +464,12 @@ func TestSharedIsADeliveryOfItsOwn(t *testing.T) {
 		for range 2 {
 			ids := s.takes(w.topic("t"), "m", 1).Properties.SubscriptionIDs
 			if len(ids) != 1 {
-				t.Fatalf("identifiers %v", ids)
+				w.Fatalf("identifiers %v", ids)
 			}
 			sum += ids[0]
 		}
 		if sum != 3 {
-			t.Fatal("the same identifier twice")
+			w.Fatal("the same identifier twice")
 		}
 		s.quiet()
 	})

@@ -27,7 +27,7 @@ func TestQoS0Out(t *testing.T) {
 		for q := range mqtt.QoS(3) {
 			p.publish(w.topic("t"), "m", q)
 			if a := s.expectRaw(); a.raw[0] != 0x30 {
-				t.Fatalf("PUBLISH % x", a.raw)
+				w.Fatalf("PUBLISH % x", a.raw)
 			}
 		}
 	}, both...)
@@ -41,7 +41,7 @@ func TestNewIsNew(t *testing.T) {
 		for q, first := range map[mqtt.QoS]byte{1: 0x32, 2: 0x34} {
 			p.publish(w.topic("t"), "m", q)
 			if a := s.expectRaw(); a.raw[0] != first {
-				t.Fatalf("PUBLISH % x", a.raw)
+				w.Fatalf("PUBLISH % x", a.raw)
 			}
 		}
 	}, both...)
@@ -104,7 +104,7 @@ func TestRefusedIdentifierIsFree(t *testing.T) {
 		m.ID = 5
 		p.send(m)
 		if r := p.answered(mqtt.PUBREC, 5); r != mqtt.NotAuthorized {
-			t.Fatalf("PUBREC %s", r)
+			w.Fatalf("PUBREC %s", r)
 		}
 		p.publish(w.agentTopic(), "new", 2, func(m *mqtt.Publish) { m.ID = 5 })
 		s.gets(w.agentTopic(), "new", 0)
@@ -160,7 +160,7 @@ func TestRedelivery(t *testing.T) {
 					s.acked(mqtt.PUBREL, old.ID)
 				default:
 					if m := s.gets(w.topic("t"), string(old.Payload), old.QoS); m.ID != old.ID || !m.Dup {
-						t.Fatalf("message %d again: identifier %d, was %d, DUP %v", n, m.ID, old.ID, m.Dup)
+						w.Fatalf("message %d again: identifier %d, was %d, DUP %v", n, m.ID, old.ID, m.Dup)
 					}
 				}
 			}
@@ -191,18 +191,18 @@ func TestNoExpiryOfWhatWasSent(t *testing.T) {
 	each(t, func(w *world) {
 		p, s := w.connect(), w.connect(durable)
 		s.subscribe(filter(w.topic("t"), 2))
-		p.publish(w.topic("t"), "released", 2, expiry(1))
-		p.publish(w.topic("t"), "sent", 2, expiry(1))
+		p.publish(w.topic("t"), "released", 2, expiry(3))
+		p.publish(w.topic("t"), "sent", 2, expiry(3))
 		released, sent := s.gets(w.topic("t"), "released", 2), s.gets(w.topic("t"), "sent", 2)
 		s.ack(mqtt.PUBREC, released.ID)
 		s.acked(mqtt.PUBREL, released.ID)
 		s.drop()
-		w.pass(2)
+		w.pass(4)
 		s = w.connect(durable, named(s.id))
 		s.acked(mqtt.PUBREL, released.ID)
 		s.ack(mqtt.PUBCOMP, released.ID)
 		if m := s.takes(w.topic("t"), "sent", 2); m.ID != sent.ID || !m.Dup {
-			t.Fatalf("identifier %d, was %d", m.ID, sent.ID)
+			w.Fatalf("identifier %d, was %d", m.ID, sent.ID)
 		}
 		s.quiet()
 	})
@@ -289,30 +289,30 @@ func TestOrder(t *testing.T) {
 		for _, m := range all {
 			p.acked(map[mqtt.QoS]mqtt.Type{1: mqtt.PUBACK, 2: mqtt.PUBREC}[m.(*mqtt.Publish).QoS], m.(*mqtt.Publish).ID)
 		}
-		inOrder(t, n, here)
+		inOrder(w, n, here)
 		away = w.connect(durable, named(away.id))
-		inOrder(t, n, away)
+		inOrder(w, n, away)
 		away.drop()
 		away = w.connect(durable, named(away.id))
-		inOrder(t, n, away)
+		inOrder(w, n, away)
 	}, both...)
 }
 
 // inOrder reads n messages, of QoS 1 and 2, whose payloads count up at each QoS.
-func inOrder(t *testing.T, n int, s *peer) {
-	t.Helper()
+func inOrder(w *world, n int, s *peer) {
+	w.Helper()
 	var got [3][]int
 	for range n {
 		m := expect[*mqtt.Publish](s)
 		i, err := strconv.Atoi(string(m.Payload))
 		if err != nil {
-			t.Fatal(err)
+			w.Fatal(err)
 		}
 		got[m.QoS] = append(got[m.QoS], i)
 	}
 	for q := 1; q <= 2; q++ {
 		if len(got[q]) != n/2 || !slices.IsSorted(got[q]) {
-			t.Fatalf("at QoS %d: %v", q, got[q])
+			w.Fatalf("at QoS %d: %v", q, got[q])
 		}
 	}
 }
@@ -390,11 +390,11 @@ func TestPubrelReasons(t *testing.T) {
 		m := s.gets(w.topic("t"), "m", 2)
 		s.ack(mqtt.PUBREC, m.ID)
 		if r := s.answered(mqtt.PUBREL, m.ID); r != mqtt.Success {
-			t.Fatalf("PUBREL %s", r)
+			w.Fatalf("PUBREL %s", r)
 		}
 		s.ack(mqtt.PUBREC, 999)
 		if r := s.answered(mqtt.PUBREL, 999); r != mqtt.PacketIDNotFound {
-			t.Fatalf("PUBREL %s", r)
+			w.Fatalf("PUBREL %s", r)
 		}
 	})
 }
@@ -405,7 +405,7 @@ func TestPubcompReasons(t *testing.T) {
 		p.publish(w.topic("t"), "m", 2)
 		p.ack(mqtt.PUBREL, 999)
 		if r := p.answered(mqtt.PUBCOMP, 999); r != mqtt.PacketIDNotFound {
-			t.Fatalf("PUBCOMP %s", r)
+			w.Fatalf("PUBCOMP %s", r)
 		}
 	})
 }
@@ -524,7 +524,7 @@ func TestDisconnectFits(t *testing.T) {
 		p = w.connect()
 		p.raw(packet(0xc1))
 		if d := expect[*mqtt.Disconnect](p); !d.Properties.Has(mqtt.ReasonString) {
-			t.Fatal("no reason string, so nothing was left out")
+			w.Fatal("no reason string, so nothing was left out")
 		}
 	})
 }
@@ -540,7 +540,7 @@ func TestMaximumPacketSizeOut(t *testing.T) {
 			p.publish(w.topic("t"), bytesOf(500), q)
 			p.publish(w.topic("t"), fits, 1)
 			if m := s.takes(w.topic("t"), fits, 1); len(m.Payload) != len(fits) {
-				t.Fatal("not whole")
+				w.Fatal("not whole")
 			}
 		}
 		s.quiet()

@@ -104,7 +104,7 @@ func TestResubscribe(t *testing.T) {
 			switch m := s.expectRaw().packet.(type) {
 			case *mqtt.Publish:
 				if string(m.Payload) != strconv.Itoa(got) {
-					t.Fatalf("got %s, want %d", m.Payload, got)
+					w.Fatalf("got %s, want %d", m.Payload, got)
 				}
 				got++
 				s.settle(m)
@@ -143,7 +143,7 @@ func TestSubackForEachFilter(t *testing.T) {
 			no = mqtt.UnspecifiedError // 0x80
 		}
 		if want := []mqtt.Reason{1, no, 2, 0, no}; !slices.Equal(got, want) {
-			t.Fatalf("SUBACK % x, want % x", got, want)
+			w.Fatalf("SUBACK % x, want % x", got, want)
 		}
 	}, both...)
 }
@@ -157,7 +157,7 @@ func TestManyFilters(t *testing.T) {
 		if r := w.v; r == mqtt.V311 || r == mqtt.V5 { // the retained one comes for each that asks for it
 			first, second := s.gets(w.topic("a"), "m", 0), s.takes(w.topic("a"), "m", 1)
 			if !first.Retain || !second.Retain {
-				t.Fatal("retain flag")
+				w.Fatal("retain flag")
 			}
 		}
 		p.publish(w.topic("a"), "1", 1)
@@ -167,7 +167,7 @@ func TestManyFilters(t *testing.T) {
 		s.send(&mqtt.Unsubscribe{ID: 9, Filters: [][]byte{[]byte(w.topic("a")), []byte(w.topic("a")), []byte(w.topic("b"))}})
 		u := expect[*mqtt.Unsuback](s)
 		if want := []mqtt.Reason{0, mqtt.NoSubscriptionExisted, 0}; w.v == mqtt.V5 && !slices.Equal(u.Reasons, want) {
-			t.Fatalf("UNSUBACK % x", u.Reasons)
+			w.Fatalf("UNSUBACK % x", u.Reasons)
 		}
 		p.publish(w.topic("a"), "3", 1)
 		p.publish(w.topic("b"), "4", 1)
@@ -200,7 +200,7 @@ func TestSubackReasons(t *testing.T) {
 			bad = mqtt.UnspecifiedError
 		}
 		if want := []mqtt.Reason{0, 1, 2, bad}; !slices.Equal(got, want) {
-			t.Fatalf("SUBACK % x, want % x", got, want)
+			w.Fatalf("SUBACK % x, want % x", got, want)
 		}
 	}, both...)
 }
@@ -225,13 +225,13 @@ func TestUnsubscribeIsExact(t *testing.T) {
 		s.subscribe(filter(w.topic("a/+"), 1))
 		for _, f := range []string{"a/#", "a/b", "+/+", "A/+", "a/+/"} {
 			if r := s.unsubscribed(w.topic(f)); w.v == mqtt.V5 && r[0] != mqtt.NoSubscriptionExisted {
-				t.Fatalf("UNSUBACK %s for %s", r[0], f)
+				w.Fatalf("UNSUBACK %s for %s", r[0], f)
 			}
 		}
 		p.publish(w.topic("a/b"), "m", 1)
 		s.takes(w.topic("a/b"), "m", 1)
 		if r := s.unsubscribed(w.topic("a/+")); w.v == mqtt.V5 && r[0] != mqtt.Success {
-			t.Fatalf("UNSUBACK %s", r[0])
+			w.Fatalf("UNSUBACK %s", r[0])
 		}
 		p.publish(w.topic("a/b"), "m", 1)
 		s.quiet()
@@ -264,10 +264,10 @@ func TestUnsubscribeCompletes(t *testing.T) {
 		s.drop()
 		s = w.connect(durable, named(s.id))
 		if m := s.takes(w.topic("t"), "1", 1); m.ID != one.ID {
-			t.Fatalf("identifier %d, was %d", m.ID, one.ID)
+			w.Fatalf("identifier %d, was %d", m.ID, one.ID)
 		}
 		if m := s.takes(w.topic("t"), "2", 2); m.ID != two.ID {
-			t.Fatalf("identifier %d, was %d", m.ID, two.ID)
+			w.Fatalf("identifier %d, was %d", m.ID, two.ID)
 		}
 		s.quiet()
 	}, both...)
@@ -280,7 +280,7 @@ func TestUnsubackReasons(t *testing.T) {
 		got := s.unsubscribed("none", "b/"+w.name, "#", "a/"+w.name, "none")
 		no := mqtt.NoSubscriptionExisted
 		if want := []mqtt.Reason{no, 0, no, 0, no}; w.v == mqtt.V5 && !slices.Equal(got, want) {
-			t.Fatalf("UNSUBACK % x", got)
+			w.Fatalf("UNSUBACK % x", got)
 		}
 	}, both...)
 }
@@ -291,7 +291,7 @@ func TestPing(t *testing.T) {
 		for range 3 {
 			p.raw([]byte{0xc0, 0})
 			if a := p.expectRaw(); !bytes.Equal(a.raw, []byte{0xd0, 0}) {
-				t.Fatalf("got % x", a.raw)
+				w.Fatalf("got % x", a.raw)
 			}
 		}
 	}, both...)

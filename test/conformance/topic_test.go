@@ -70,7 +70,7 @@ func TestDollarTopics(t *testing.T) {
 			m := expect[*mqtt.Publish](wild)
 			wild.settle(m)
 			if m.Topic[0] == '$' {
-				t.Fatalf("a wildcard got %s", m.Topic)
+				w.Fatalf("a wildcard got %s", m.Topic)
 			}
 			if string(m.Topic) == "x/"+w.name {
 				return
@@ -102,10 +102,10 @@ func TestTopicIdentity(t *testing.T) {
 		for n, topic := range topics {
 			p.publish(w.topic(topic), strconv.Itoa(n), 1)
 			if m := s.takes(w.topic(topic), strconv.Itoa(n), 1); string(m.Topic) != w.topic(topic) {
-				t.Fatalf("topic %q", m.Topic)
+				w.Fatalf("topic %q", m.Topic)
 			}
 			if got := w.retainedOf(w.topic(topic)); got != "retained "+topic {
-				t.Fatalf("%q has %q", topic, got)
+				w.Fatalf("%q has %q", topic, got)
 			}
 		}
 		s.quiet()
@@ -185,7 +185,7 @@ func TestSharedQoS2StaysWithItsClient(t *testing.T) {
 		one.drop()
 		one = w.connect(durable, named(one.id))
 		if again := one.takes(w.topic("t"), "m", 2); again.ID != m.ID || !again.Dup {
-			t.Fatalf("identifier %d, was %d, DUP %v", again.ID, m.ID, again.Dup)
+			w.Fatalf("identifier %d, was %d, DUP %v", again.ID, m.ID, again.Dup)
 		}
 		other.quiet()
 	})
