@@ -20,10 +20,10 @@ GO_FILES := for f in $$(git ls-files --cached --others --exclude-standard '*.go'
 WEB_DEPS := web/node_modules/.package-lock.json
 E2E_DEPS := test/e2e/node_modules/.package-lock.json
 
-.PHONY: help run build check format test race fuzz crash mutants bench e2e-deps clean need-go need-web need-test need-race need-crash
+.PHONY: help run build check format test race fuzz crash conformance mutants bench e2e-deps clean need-go need-web need-test need-race need-crash
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 run: build ## start a server with its data in data/, open for sign-up, and print how to reach it; ARGS="--host NAME" adds flags
 	@command -v node >/dev/null || echo 'Node is missing: the server does without, make check and make test do not.' >&2
@@ -66,6 +66,10 @@ fuzz: need-go ## every fuzz target for FUZZTIME=10s each; FUZZ=pattern for some
 
 crash: need-crash ## kill the server KILLS=5 times at each QoS while clients work on it, and trace its syncs; SEED=n repeats a run
 	@CRASH_KILLS='$(KILLS)' CRASH_SEED='$(SEED)' go test -count=1 -v -timeout 30m ./test/crash
+
+conformance: need-go ## every statement of MQTT 5.0 and 3.1.1, over TCP, TLS and WSS; writes docs/conformance.md
+	@go test -count=1 ./test/conformance -transports tcp,tls,wss -rewrite
+	sed -n 's/^- \(MQTT .*\)/\1/p' docs/conformance.md
 
 bench: need-go ## benchmarks, short; BENCH=pattern, BENCHTIME=100ms; compare two runs with: go tool -modfile=tools/go.mod benchstat
 	@packages=$$(grep -l '^func Benchmark' $$($(GO_FILES)) | xargs -n 1 dirname | sort -u | sed 's|^|./|')

@@ -1,4 +1,4 @@
-// Command mutants breaks the program on purpose, one mutation of table.go at a time, and runs the test that has to notice.
+// Command mutants breaks the program on purpose, one mutation of table.go or conformance.go at a time, and runs the test that has to notice.
 //
 //	mutants [PATTERN]    those whose name matches; from the module's root
 //
@@ -16,6 +16,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -93,15 +94,18 @@ func run(ctx context.Context, pattern string) (err error) {
 	return nil
 }
 
+// all are the rows of both tables.
+func all() []mutation { return slices.Concat(table, conformance) }
+
 func selectRows(pattern string) (selected []mutation, err error) {
 	like, err := regexp.Compile(pattern)
 	if err != nil {
 		return nil, err
 	}
 	names := make(map[string]bool)
-	for _, m := range table {
+	for _, m := range all() {
 		if names[m.name] {
-			return nil, fmt.Errorf("table.go has two rows %q", m.name)
+			return nil, fmt.Errorf("the tables have two rows %q", m.name)
 		}
 		names[m.name] = true
 		if like.MatchString(m.name) {
@@ -109,7 +113,7 @@ func selectRows(pattern string) (selected []mutation, err error) {
 		}
 	}
 	if len(selected) == 0 {
-		return nil, fmt.Errorf("none of %d mutations matches %s", len(table), pattern)
+		return nil, fmt.Errorf("none of %d mutations matches %s", len(all()), pattern)
 	}
 	return selected, nil
 }
@@ -162,7 +166,7 @@ func (r *runner) copyTree() error {
 // fit checks every row against the source, those too that were not asked for.
 func (r *runner) fit() error {
 	var stale []error
-	for _, m := range table {
+	for _, m := range all() {
 		if _, _, err := r.mutant(m); err != nil {
 			stale = append(stale, err)
 		}
