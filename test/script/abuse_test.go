@@ -39,9 +39,9 @@ type target struct {
 	trust       *tls.Config
 }
 
-func newTarget(t *testing.T) *target {
+func newTarget(t *testing.T, args ...string) *target {
 	t.Helper()
-	p, r, err := startServer(t.TempDir(), os.Environ())
+	p, r, err := startServer(t.TempDir(), os.Environ(), args...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,16 +60,18 @@ func newTarget(t *testing.T) *target {
 	return s
 }
 
+func newAttacker(c *tls.Conn) *attacker {
+	c.SetDeadline(time.Now().Add(patience)) //nolint:errcheck // then what follows fails too
+	return &attacker{conn: c, r: bufio.NewReader(c)}
+}
+
 func (s *target) dial(listener string) (*attacker, error) {
 	c, err := tls.Dial("tcp", s.ready.Addresses[listener], s.trust)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-		return nil, err
-	}
-	a := &attacker{conn: c, r: bufio.NewReader(c), web: listener == "wss"}
-	if a.web {
+	a := newAttacker(c)
+	if a.web = listener == "wss"; a.web {
 		_, _ = fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
 			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n")
 		r, err := http.ReadResponse(a.r, nil)
@@ -346,24 +348,27 @@ func (s *target) abuse(t *testing.T, listener string, n int, f func(*attacker) e
 	all.Wait()
 }
 
+// dialClient connects as one of the users.
+func (s *target) dialClient(user int) *client.Client {
+	s.t.Helper()
+	u := s.credentials.Users[user]
+	c, err := client.Dial(context.Background(), client.Options{
+		Target: client.Target{URL: &url.URL{Scheme: "mqtts", Host: s.ready.Addresses["mqtts"]}, TLS: s.trust},
+		Connect: mqtt.Connect{
+			Version: mqtt.V5, CleanStart: true, HasUsername: true, Username: []byte(u.Username),
+			HasPassword: true, Password: []byte(u.Password),
+		},
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return c
+}
+
 // bystander publishes and receives messages until stop; what it returns waits for the end and says how many came.
 func (s *target) bystander(stop <-chan struct{}) func() (int, error) {
 	ctx := context.Background()
-	dial := func(user int) *client.Client {
-		u := s.credentials.Users[user]
-		c, err := client.Dial(ctx, client.Options{
-			Target: client.Target{URL: &url.URL{Scheme: "mqtts", Host: s.ready.Addresses["mqtts"]}, TLS: s.trust},
-			Connect: mqtt.Connect{
-				Version: mqtt.V5, CleanStart: true, HasUsername: true, Username: []byte(u.Username),
-				HasPassword: true, Password: []byte(u.Password),
-			},
-		})
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		return c
-	}
-	agent, dashboard := dial(0), dial(1)
+	agent, dashboard := s.dialClient(0), s.dialClient(1)
 	if _, err := dashboard.Subscribe(ctx, &mqtt.Subscribe{Subscriptions: []mqtt.Subscription{{Filter: []byte("agents/#"), QoS: 2}}}); err != nil {
 		s.t.Fatal(err)
 	}
