@@ -169,7 +169,7 @@ func wills(x *stranger) error {
 			if err != nil {
 				return err
 			}
-			a.conn.NetConn().Close()
+			a.abort()
 		}
 		return nil
 	})

@@ -275,9 +275,18 @@ func (x *stranger) leave() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, a := range x.all {
-		a.conn.NetConn().Close()
+		a.abort()
 	}
 	x.all = nil
+}
+
+// abort ends the TCP connection below TLS.
+func (a *attacker) abort() {
+	if t, ok := a.conn.(*tls.Conn); ok {
+		t.NetConn().Close()
+		return
+	}
+	a.conn.Close()
 }
 
 // together runs f n times at once.
