@@ -1,6 +1,7 @@
 package script
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -116,7 +117,7 @@ func (x *stranger) each(n int, b []byte) error {
 
 func pings(x *stranger) error { return x.each(20, []byte(strings.Repeat("\xc0\x00", 4000))) }
 
-func subscribes(x *stranger) error { return x.each(3, manyFilters(1000)) }
+func subscribes(x *stranger) error { return x.each(3, bytes.Repeat(manyFilters(1), 500)) }
 
 // retains: small messages, until the organization has as many as it may.
 func retains(x *stranger) error {
