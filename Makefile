@@ -41,10 +41,13 @@ check: need-web $(WEB_DEPS) ## format, vet, linters, the rules of the house, gen
 	fi
 	echo "go.mod"
 	go mod tidy -diff
+	go -C test/interop mod tidy -diff
 	echo "go vet"
 	go vet ./...
+	go -C test/interop vet ./...
 	echo "linters"
 	$(TOOL) golangci-lint run ./...
+	(cd test/interop && go tool -modfile=../../tools/go.mod golangci-lint run --config ../../.golangci.yml ./...)
 	echo "rules of the house"
 	go test ./internal/archtest
 	echo "web/dist"
@@ -94,7 +97,7 @@ need-web:
 	@tools/need go node npm
 
 need-test:
-	@tools/need go node npm mosquitto_pub mosquitto_sub openssl curl chromium strace
+	@tools/need go node npm mosquitto_pub mosquitto_sub mosquitto_rr paho-python paho-c gcc openssl curl chromium strace
 
 need-race:
 	@tools/need gcc

@@ -52,8 +52,11 @@ type Limits struct {
 	ConnectBytes   int           // CONNECT packet, and anything before log-in
 	ConnectTimeout time.Duration // from accept to a whole CONNECT
 	PacketTimeout  time.Duration // from a packet's first byte to its last
+	PacketRate     int           // PINGREQ packets, SUBSCRIBE and UNSUBSCRIBE packets, and every ten filters in those, a second of a connection; 0: any number
+	TakeOverRate   int           // times a second that one client identifier may be taken over
 	Retained       int           // retained messages of one organization
 	RetainedBytes  int           // their memory
+	FilterBytes    int64         // memory of one organization's subscriptions and durable filters
 	CommitBytes    int           // of one organization's messages on their way to the disk; beyond, its publishers are not read
 	DefaultExpiry  uint32        // seconds that the session of a 5.0 client is kept that wants one and does not say how long
 	MaxExpiry      uint32        // seconds that a session is kept at most; those of 3.x clients are kept that long
@@ -78,8 +81,11 @@ func DefaultLimits() Limits {
 		ConnectBytes:   64 << 10,
 		ConnectTimeout: 10 * time.Second,
 		PacketTimeout:  30 * time.Second,
+		PacketRate:     2000,
+		TakeOverRate:   10,
 		Retained:       100_000,
 		RetainedBytes:  256 << 20,
+		FilterBytes:    512 << 20,
 		CommitBytes:    4 << 20,
 		DefaultExpiry:  3600,
 		MaxExpiry:      7 * 24 * 3600,

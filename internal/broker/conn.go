@@ -41,6 +41,7 @@ type conn struct {
 	keepAlive   time.Duration // 1.5 times what the client said; set before live
 	packetBytes uint32        // the largest packet that it may send; set before live
 	pace        pace          // of its PUBLISH packets
+	asked       pace          // of its PINGREQ, SUBSCRIBE and UNSUBSCRIBE packets
 
 	mu        sync.Mutex
 	room      sync.Cond // the reader may go on: the ring has room, its pace allows it, or the connection has ended

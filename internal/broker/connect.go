@@ -82,7 +82,7 @@ func (c *conn) live(r *reader, p *mqtt.Connect, s *session.Session, accepted ses
 	c.recipient = recipient{order: home.order.Add(1), conn: c}
 	c.keepAlive = time.Duration(p.KeepAlive) * time.Second * 3 / 2
 	s.Accept(accepted)
-	home.countFilters(len(c.subscriptions))
+	home.countFilters(len(c.subscriptions), bytesOf(c.subscriptions))
 	ended := c.isEnded() // while it took over: what was begun is ended when the reader has left
 	c.mu.Unlock()
 	if ended {
@@ -128,9 +128,14 @@ func (c *conn) refuseEntry(p *mqtt.Connect, from time.Time, err error) error {
 		return errEnded
 	case errors.Is(err, errConnections):
 		return c.refuse(refusalOf(p, mqtt.QuotaExceeded, overConnections, err.Error()))
+	case errors.Is(err, errTakeOvers):
+		return c.refuse(refusalOf(p, mqtt.ConnectionRateExceeded, overTakeOvers, err.Error()))
 	case errors.Is(err, errSessions):
 		c.home.count(overSessions)
 		return c.refuse(refusalOf(p, mqtt.QuotaExceeded, overSessions, err.Error()))
+	case errors.Is(err, errFilters):
+		c.home.count(overSubscriptions)
+		return c.refuse(refusalOf(p, mqtt.QuotaExceeded, overSubscriptions, err.Error()))
 	case errors.Is(err, errEnded), errors.Is(err, errUnknown): // deleted since it logged in
 		return c.refuseLogin(p, from, &access.Refusal{Why: access.WhyUnknownOrganization})
 	}

@@ -16,6 +16,8 @@ const (
 	overSubscriptions  = "subscriptions" // the connection has more than it may, since there were to be fewer
 	pausedConnection   = "publish_rate"
 	pausedOrganization = "message_rate"
+	pausedPackets      = "packet_rate"
+	overTakeOvers      = "take_over_rate" // the client identifier is taken over more often than it may be
 )
 
 // drop is why a message was not passed on.
@@ -73,10 +75,10 @@ func (k *counters) begin() {
 	}
 	k.logins = zero("ok", access.WhyMalformed, access.WhyUnknownOrganization, access.WhyUnknownUser, access.WhyWrongPassword,
 		access.WhyDisabled, access.WhyNoPassword, access.WhyBusy, access.WhyTooManyFailures, access.WhyExpired, access.WhyRevoked,
-		overConnections, overSessions)
+		overConnections, overSessions, overSubscriptions, overTakeOvers)
 	k.ends = zero("disconnect", "closed_by_client", "network", "refused", "taken_over", "keep_alive", "packet_timeout", "connect_timeout", "draining",
 		overConnections, overSubscriptions, "over_limit", "administrative", whyRotated, whyRevoked, whyDeleted, access.WhyDisabled, whyExpired)
-	k.paused = zero(pausedConnection, pausedOrganization)
+	k.paused = zero(pausedConnection, pausedOrganization, pausedPackets)
 	k.sessionsEnded = zero("default_limit", whyDeleted)
 	k.subscribes = zero(reasonLabel(mqtt.NotAuthorized), reasonLabel(mqtt.TopicFilterInvalid), reasonLabel(mqtt.QuotaExceeded))
 }

@@ -86,6 +86,7 @@ func (o *Organization) enterDurable(number engine.Filter, text string) *durable 
 	d := &durable{number: number, text: text}
 	d.recipient = recipient{order: o.order.Add(1), durable: d}
 	o.filters[text] = d
+	o.filtered.Add(filterBytes(text))
 	if !strings.HasPrefix(text, privatePrefix) {
 		o.tree.Set(text, &d.recipient, &subscription{})
 	}
@@ -98,6 +99,7 @@ func (o *Organization) release(d *durable, operations *[]engine.Operation) {
 		return
 	}
 	delete(o.filters, d.text)
+	o.filtered.Add(-filterBytes(d.text))
 	o.cutLog(d, -1)
 	o.tree.Delete(d.text, &d.recipient)
 	*operations = append(*operations, engine.Operation{Op: engine.OpDropFilter, Filter: d.number})

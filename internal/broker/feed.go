@@ -160,6 +160,8 @@ func (c *conn) packet(r *reader, h mqtt.Header, body []byte, size int) error {
 	}
 	if h.Type == mqtt.PUBLISH {
 		c.keepPace(r)
+	} else {
+		c.keepPacketPace(r, p)
 	}
 	c.mu.Lock()
 	for !c.over() && c.mustWait(h.Type) {

@@ -245,9 +245,9 @@ func (s *server) checkEmpty(t *testing.T) {
 	o := s.home(t)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.live != 0 || o.sessions != 0 || len(o.recorded) != 0 || o.held.Load() != 0 || o.logged.Load() != 0 {
-		t.Errorf("%d connections, %d sessions, %d client identifiers with records, %d subscriptions and %d bytes of the log are counted",
-			o.live, o.sessions, len(o.recorded), o.held.Load(), o.logged.Load())
+	if o.live != 0 || o.sessions != 0 || len(o.recorded) != 0 || o.held.Load() != 0 || o.filtered.Load() != 0 || o.logged.Load() != 0 {
+		t.Errorf("%d connections, %d sessions, %d client identifiers with records, %d subscriptions, %d bytes of them and %d of the log are counted",
+			o.live, o.sessions, len(o.recorded), o.held.Load(), o.filtered.Load(), o.logged.Load())
 	}
 	if len(o.clients) != 0 || len(o.groups) != 0 || o.tree.Len() != 0 || len(o.filters) != 0 {
 		t.Errorf("%d clients, %d groups, %d filters and %d durable ones are left", len(o.clients), len(o.groups), o.tree.Len(), len(o.filters))

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"math"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,8 +50,11 @@ type pace struct{ full atomic.Int64 }
 
 // take takes one of rate messages a second and returns 0; or none, and returns the moment at which there is one. Moments are
 // elapsed nanoseconds.
-func (p *pace) take(rate int, now int64) (at int64) {
-	interval := int64(time.Second) / int64(rate)
+func (p *pace) take(rate int, now int64) (at int64) { return p.takeSome(1, rate, now) }
+
+// takeSome takes n at once, as many as rate at most.
+func (p *pace) takeSome(n, rate int, now int64) (at int64) {
+	interval := int64(time.Second) / int64(rate) * int64(min(n, rate))
 	for {
 		was := p.full.Load()
 		next := max(was, now) + interval
@@ -86,6 +90,30 @@ func (c *conn) keepPace(r *reader) {
 			c.slowed = true
 			c.logEnd("connection slowed down", "reason", why)
 		}
+		c.pauseUntil(r, at)
+	}
+}
+
+// keepPacketPace is the same for what costs work and is no message: one PINGREQ, SUBSCRIBE or UNSUBSCRIBE more. A client that asks
+// for all that it wants at once, when it comes, does not wait.
+func (c *conn) keepPacketPace(r *reader, p mqtt.Packet) {
+	const filtersEach = 10
+	n := 1
+	switch p := p.(type) {
+	case *mqtt.Ping:
+	case *mqtt.Subscribe:
+		n += len(p.Subscriptions) / filtersEach
+	case *mqtt.Unsubscribe:
+		n += len(p.Filters) / filtersEach
+	default:
+		return
+	}
+	for c.b.cfg.Limits.PacketRate > 0 && !c.isEnded() {
+		at := c.asked.takeSome(n, c.b.cfg.Limits.PacketRate, c.b.elapsed())
+		if at == 0 {
+			return
+		}
+		c.home.paused(pausedPackets)
 		c.pauseUntil(r, at)
 	}
 }
@@ -174,6 +202,34 @@ func (c *conn) refuseQuota(slot session.Slot, d drop, name []byte) {
 func (c *conn) tooMany(filter []byte) bool {
 	most := c.home.quota.Load().MaxSubscriptions
 	return most > 0 && len(c.subscriptions) >= most && c.subscriptions[string(filter)] == nil
+}
+
+// What a filter takes in memory, about: a level of the tree that it shares with no other, and all else beside its text.
+const (
+	filterLevelBytes = 200
+	filterBaseBytes  = 256
+)
+
+// filterBytes is the memory of one subscription of a connection, or of one durable filter.
+func filterBytes(text string) int64 {
+	return int64(filterBaseBytes + len(text) + filterLevelBytes*(1+strings.Count(text, "/")))
+}
+
+func bytesOf(subscriptions map[string]*subscription) (bytes int64) {
+	for text := range subscriptions {
+		bytes += filterBytes(text)
+	}
+	return bytes
+}
+
+// noRoomFor reports whether one more filter would take more memory than an organization's may, with what a durable filter of it takes. The
+// caller holds mu.
+func (c *conn) noRoomFor(filter []byte) bool {
+	bytes := filterBytes(string(filter))
+	if c.kept != nil {
+		bytes *= 2
+	}
+	return c.home.filtered.Load()+bytes > c.home.limits.FilterBytes && c.subscriptions[string(filter)] == nil
 }
 
 // storage is what an organization keeps on disk for sessions and as retained messages, in bytes: topics, properties and payloads of

@@ -295,3 +295,58 @@ func TestPublishFaults(t *testing.T) {
 		t.Errorf("while it stops: %v", err)
 	}
 }
+
+// TestTakeOverRate: clients that take each other over all the time do so as often as they may; then the newer is refused, and the older
+// stays. One that comes later takes over again.
+func TestTakeOverRate(t *testing.T) {
+	var clock atomic.Int64
+	clock.Store(1_700_000_000_000_000_000)
+	s := newServer(t, func(c *Config) {
+		c.Now = func() time.Time { return time.Unix(0, clock.Load()) }
+		c.Limits = DefaultLimits()
+		c.Limits.TakeOverRate = 3
+	})
+	var conns []*conn
+	enter := func() bool {
+		out := new(sink)
+		c := s.Accept(out).(*conn)
+		done := make(chan error, 1)
+		go func() { done <- c.Feed(s.connectPacket("any", "the one", mqtt.V5).Append(nil, mqtt.V5)) }()
+		if n := len(conns); n > 0 {
+			select {
+			case <-conns[n-1].done:
+				conns[n-1].Closed(nil)
+			case err := <-done:
+				done <- err
+			}
+		}
+		if err := <-done; err != nil {
+			c.Closed(nil)
+			return false
+		}
+		conns = append(conns, c)
+		return true
+	}
+	for i := range 4 { // the first takes nobody over
+		if !enter() {
+			t.Fatalf("client %d is refused", i+1)
+		}
+	}
+	for range 5 {
+		if enter() {
+			t.Fatal("a fourth take-over of the second is let in")
+		}
+	}
+	if last := conns[len(conns)-1]; last.isEnded() {
+		t.Error("the older client was ended by a newer that was refused")
+	}
+	if n := s.Stats().Logins[overTakeOvers]; n != 5 {
+		t.Errorf("%d refusals are counted, want 5", n)
+	}
+	clock.Add(int64(time.Second) / 3)
+	if !enter() {
+		t.Error("a client is refused that comes when it may")
+	}
+	conns[len(conns)-1].Closed(nil)
+	s.checkEmpty(t)
+}

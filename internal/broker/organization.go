@@ -69,14 +69,16 @@ type Organization struct {
 	usage    usage
 	logged   atomic.Int64 // bytes, see storage
 	held     atomic.Int64 // subscriptions of connections
+	filtered atomic.Int64 // bytes of them and of durable filters, see filterBytes
 	trimSoon atomic.Bool  // storage is full
 	changes  changes
 }
 
 // claim is a client identifier in use: by a connection, or by whoever ends its session.
 type claim struct {
-	conn *conn         // nil: the janitor's
-	left chan struct{} // closed when it is free
+	conn  *conn         // nil: the janitor's
+	left  chan struct{} // closed when it is free
+	taken pace          // take-overs, from the first of an unbroken row of them
 }
 
 func newOrganization(c common, number uint64) *Organization {
@@ -121,14 +123,18 @@ type subscription struct {
 
 // claim makes c the owner of its client identifier. An older connection with it is ended first, its will included, so
 // that there is one owner at any time ([MQTT-3.1.4-3]). It is errEnded if c itself has ended meanwhile.
+// Clients that take each other over for ever do so in their time: who comes too soon is errTakeOvers, and the older one stays.
 func (o *Organization) claim(c *conn, clientID string) error {
+	var taken int64 // of the row
 	for {
 		o.mu.Lock()
 		old := o.clients[clientID]
 		if old == nil {
 			err := o.mayEnter(c)
 			if err == nil {
-				o.clients[clientID] = &claim{c, c.left}
+				k := &claim{conn: c, left: c.left}
+				k.taken.full.Store(taken)
+				o.clients[clientID] = k
 				o.live++
 				c.counted = true
 			}
@@ -137,11 +143,18 @@ func (o *Organization) claim(c *conn, clientID string) error {
 		}
 		o.mu.Unlock()
 		if old.conn != nil {
+			if !old.conn.isEnded() && old.taken.take(o.limits.TakeOverRate, o.elapsed()) != 0 {
+				return errTakeOvers
+			}
+			taken = old.taken.full.Load()
 			old.conn.end(ending{reason: mqtt.SessionTakenOver, label: "taken_over", polite: true})
 		}
 		<-old.left
 	}
 }
+
+// errTakeOvers refuses a connection whose client identifier is taken over all the time.
+var errTakeOvers = errors.New("the client identifier is in use, and was taken over too often: give each client its own")
 
 // errConnections refuses a connection above the organization's limit.
 var errConnections = errors.New("the organization has as many connections as it may have")
@@ -203,13 +216,15 @@ func (o *Organization) free(clientID string, left chan struct{}) {
 
 // leave takes the subscriptions of an ended connection out of the tree.
 func (o *Organization) leave(c *conn, subscriptions map[string]*subscription) {
+	var bytes int64
 	for text, s := range subscriptions {
+		bytes += filterBytes(text)
 		o.unsubscribe(c, text)
 		if s != nil && s.durable != nil {
 			s.durable.leave(c)
 		}
 	}
-	o.countFilters(-len(subscriptions))
+	o.countFilters(-len(subscriptions), -bytes)
 }
 
 // subscribe puts a granted filter of c into the tree, in place of its older options.

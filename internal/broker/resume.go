@@ -53,6 +53,9 @@ type away struct {
 	ended   int64 // of a crashed one: when its connection ended
 }
 
+// errFilters refuses a session that goes on whose subscriptions have no room.
+var errFilters = errors.New("the organization's subscriptions take as much memory as they may")
+
 // errSessions refuses a session that outlives its connection, above the organization's limit.
 var errSessions = errors.New("the organization has as many sessions as it may have")
 
@@ -219,13 +222,20 @@ func isStandard(s *engine.Session) bool { return len(s.State) > 0 && s.State[0]&
 // lock held, unless it fails: filters come and go in the order of commits.
 func (c *conn) resume(s *session.Session, old *away) (operations []engine.Operation, err error) {
 	o := c.home
-	c.owner = old.Owner
-	k := &kept{filters: make(map[engine.Filter]*subscription)}
-	k.entering = true
-	subs, err := o.store.Subscriptions(o.number, c.owner)
+	subs, err := o.store.Subscriptions(o.number, old.Owner)
 	if err != nil {
 		return nil, err
 	}
+	var bytes int64
+	for i := range subs {
+		bytes += filterBytes(subs[i].Text)
+	}
+	if o.filtered.Load()+bytes > o.limits.FilterBytes {
+		return nil, errFilters // it may come when others have left: it loses nothing
+	}
+	c.owner = old.Owner
+	k := &kept{filters: make(map[engine.Filter]*subscription)}
+	k.entering = true
 	received, err := o.store.Received(o.number, c.owner)
 	if err != nil {
 		return nil, err

@@ -160,7 +160,7 @@ func (s *subscribing) enter(index int, filter string, o session.Options, h mqtt.
 		found = s.refer(found, now)
 	}
 	if !c.session.Subscribe(filter, o) {
-		c.home.countFilters(1)
+		c.home.countFilters(1, filterBytes(filter))
 	}
 	c.remember(filter, now)
 	if shared {
@@ -372,7 +372,7 @@ func (s *subscribing) takeBack(reasons []mqtt.Reason) {
 		if e.old == nil {
 			c.session.Unsubscribe(e.text)
 			delete(c.subscriptions, e.text)
-			c.home.countFilters(-1)
+			c.home.countFilters(-1, -filterBytes(e.text))
 		} else {
 			c.session.Subscribe(e.text, e.oldSet)
 			c.subscriptions[e.text] = e.old
@@ -432,7 +432,7 @@ func (c *conn) judge(filter []byte) mqtt.Reason {
 	case reason.Failed():
 	case !c.grant.Load().Check(access.Subscribe, filter):
 		reason = mqtt.NotAuthorized
-	case c.tooMany(filter):
+	case c.tooMany(filter), c.noRoomFor(filter):
 		reason = mqtt.QuotaExceeded
 	}
 	return reason

@@ -21,7 +21,7 @@ func (c *conn) remove(filter string, x *removal) bool {
 		return false
 	}
 	delete(c.subscriptions, filter)
-	c.home.countFilters(-1)
+	c.home.countFilters(-1, -filterBytes(filter))
 	s.gone = true
 	if c.kept != nil {
 		if d := c.leaveKept(s, &x.operations); d != nil {

@@ -126,8 +126,9 @@ func (o *Organization) refusedFilter(label string) {
 	o.count("subscribe_" + label)
 }
 
-// countFilters counts subscriptions of connections that come, or go.
-func (o *Organization) countFilters(n int) {
+// countFilters counts subscriptions of connections that come, or go, and their bytes.
+func (o *Organization) countFilters(n int, bytes int64) {
+	o.filtered.Add(bytes)
 	o.counters.subscriptions.Add(int64(n))
 	o.held.Add(int64(n))
 }

@@ -30,7 +30,7 @@ var (
 	requestsDesc    = prometheus.NewDesc("cloudsignal_api_refused_total", "API requests by what was wrong with them or with the server.", []string{"reason"}, nil)
 	acceptedDesc    = prometheus.NewDesc("cloudsignal_accepted_total", "Connections taken from the network.", []string{"listener"}, nil)
 	handshakeDesc   = prometheus.NewDesc("cloudsignal_handshakes_failed_total", "Connections that ended in TLS or in the WebSocket upgrade.", []string{"listener", "reason"}, nil)
-	pendingDesc     = prometheus.NewDesc("cloudsignal_over_pending_total", "Connections closed because too many were before log-in.", []string{"listener"}, nil)
+	pendingDesc     = prometheus.NewDesc("cloudsignal_over_pending_total", "Connections closed because too many were before log-in: in all, or of one address.", []string{"listener", "reason"}, nil)
 )
 
 // collector reads the counters when it is asked.
@@ -74,7 +74,8 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	for _, l := range c.s.listeners {
 		t, name := l.Stats(), string(l.Kind())
 		count(acceptedDesc, t.Accepted, name)
-		count(pendingDesc, t.OverPending, name)
+		count(pendingDesc, t.OverPending, name, "all")
+		count(pendingDesc, t.OverAddress, name, "address")
 		for reason, n := range t.HandshakeFailed {
 			count(handshakeDesc, n, name, string(reason))
 		}

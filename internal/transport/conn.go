@@ -437,6 +437,6 @@ func (c *conn) Kind() Kind { return c.l.cfg.Kind }
 // LoggedIn implements Conn.
 func (c *conn) LoggedIn() {
 	if !c.loggedIn.Swap(true) {
-		c.l.pending.Add(-1)
+		c.l.through(c)
 	}
 }

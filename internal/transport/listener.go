@@ -35,12 +35,13 @@ type Listener struct {
 	accepting sync.WaitGroup // the accept loop
 	running   sync.WaitGroup // every goroutine of every connection
 
-	mu    sync.Mutex
-	conns map[*conn]struct{}
+	mu      sync.Mutex
+	conns   map[*conn]struct{}
+	origins map[netip.Prefix]int // connections in handshake or before log-in; at most MaxPending
 
-	accepted, overPending, acceptFailed atomic.Uint64
-	failed                              [len(failures)]atomic.Uint64 // handshakes, by reason
-	pending                             atomic.Int64
+	accepted, overPending, overAddress, acceptFailed atomic.Uint64
+	failed                                           [len(failures)]atomic.Uint64 // handshakes, by reason
+	pending                                          atomic.Int64
 
 	logMu      sync.Mutex
 	logSecond  int64
@@ -73,7 +74,7 @@ func Listen(cfg Config) (*Listener, error) {
 		}
 		return nil, fmt.Errorf("setting %s: cannot listen on %q: %w", cfg.Kind, cfg.Address, err)
 	}
-	l := &Listener{cfg: cfg, net: ln, stop: make(chan struct{}), conns: make(map[*conn]struct{})}
+	l := &Listener{cfg: cfg, net: ln, stop: make(chan struct{}), conns: make(map[*conn]struct{}), origins: make(map[netip.Prefix]int)}
 	if cfg.TLS != nil {
 		l.tls = listenerTLS(cfg.TLS, cfg.Kind)
 	}
@@ -124,6 +125,7 @@ func (l *Listener) Stats() Stats {
 	return Stats{
 		Accepted:        l.accepted.Load(),
 		OverPending:     l.overPending.Load(),
+		OverAddress:     l.overAddress.Load(),
 		HandshakeFailed: failed,
 		AcceptFailed:    l.acceptFailed.Load(),
 		Open:            open,
@@ -171,10 +173,43 @@ func (l *Listener) take(tcp *net.TCPConn) {
 		tcp.Close() //nolint:errcheck // it is of no use
 		return
 	}
+	from := origin(c.RemoteAddr().Addr())
 	l.mu.Lock()
-	l.conns[c] = struct{}{} // Close walks them when this loop has ended: none is missed
+	crowded := l.origins[from] >= l.cfg.MaxPendingPerAddress
+	if !crowded {
+		l.origins[from]++
+		l.conns[c] = struct{}{} // Close walks them when this loop has ended: none is missed
+	}
 	l.mu.Unlock()
+	if crowded {
+		l.pending.Add(-1)
+		l.overAddress.Add(1)
+		l.refused(slog.LevelWarn, c.RemoteAddr(), "too many connections of the address before log-in")
+		tcp.Close() //nolint:errcheck // it is of no use
+		return
+	}
 	l.running.Go(c.start)
+}
+
+// origin is what one customer has: an address, of IPv6 its /64.
+func origin(a netip.Addr) netip.Prefix {
+	bits := 32
+	if a.Is6() {
+		bits = 64
+	}
+	p, _ := a.WithZone("").Prefix(bits) // of no address: the zero prefix
+	return p
+}
+
+// through gives a connection's pending slot back.
+func (l *Listener) through(c *conn) {
+	l.pending.Add(-1)
+	from := origin(c.RemoteAddr().Addr())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.origins[from]--; l.origins[from] == 0 {
+		delete(l.origins, from)
+	}
 }
 
 // forget is the last step of a connection.

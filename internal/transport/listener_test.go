@@ -49,7 +49,7 @@ func TestListenErrors(t *testing.T) {
 func TestMaxPending(t *testing.T) {
 	for _, kind := range kinds {
 		t.Run(string(kind), func(t *testing.T) {
-			l, peers := serve(t, Config{Kind: kind, MaxPending: 2}, nil)
+			l, peers := serve(t, Config{Kind: kind, MaxPending: 2, MaxPendingPerAddress: 2}, nil)
 			connect := func() net.Conn {
 				t.Helper()
 				c, err := net.Dial("tcp", l.Addr().String())
@@ -86,6 +86,53 @@ func TestMaxPending(t *testing.T) {
 				t.Errorf("%+v", s)
 			}
 		})
+	}
+}
+
+// One address has no more than its share before log-in, the newest is closed; others get in meanwhile, and who leaves or logs in
+// gives a slot back.
+func TestMaxPendingPerAddress(t *testing.T) {
+	l, peers := serve(t, Config{Kind: MQTT, MaxPending: 8}, nil)
+	connect := func(from string) net.Conn {
+		t.Helper()
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+		c, err := d.Dial("tcp", l.Addr().String())
+		must(t, err)
+		t.Cleanup(func() { c.Close() })
+		must(t, c.SetDeadline(time.Now().Add(patience)))
+		return c
+	}
+	enter := func(from string) net.Conn {
+		t.Helper()
+		c := connect(from)
+		await(t, peers, "the connection")
+		return c
+	}
+	refused := uint64(0)
+	refuse := func(from string) {
+		t.Helper()
+		if n, err := connect(from).Read(make([]byte, 1)); n != 0 || err == nil {
+			t.Error("it was not closed")
+		}
+		if refused++; l.Stats().OverAddress != refused {
+			t.Errorf("%d are counted, want %d", l.Stats().OverAddress, refused)
+		}
+	}
+	connect("127.0.0.2")
+	first := await(t, peers, "the connection")
+	second := enter("127.0.0.2")
+	refuse("127.0.0.2")
+	enter("127.0.0.3")
+	first.LoggedIn()
+	enter("127.0.0.2")
+	refuse("127.0.0.2")
+	second.Close()
+	eventually(t, "two pending", func() bool { return l.Stats().Pending == 2 })
+	enter("127.0.0.2")
+	refuse("127.0.0.2")
+	must(t, l.Close())
+	if s := l.Stats(); s.OverPending != 0 || s.Pending != 0 || len(l.origins) != 0 {
+		t.Errorf("%+v, %d addresses", s, len(l.origins))
 	}
 }
 

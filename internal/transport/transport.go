@@ -81,6 +81,8 @@ type Config struct {
 	// MaxPending bounds the connections in handshake or before LoggedIn; the MQTT CONNECT is a part of the handshake.
 	// Over it the newest is closed at accept and counted. Default 4096.
 	MaxPending int
+	// MaxPendingPerAddress is the same for one address (IPv6: its /64), so that it cannot take all of them. Default: a quarter.
+	MaxPendingPerAddress int
 
 	Log *slog.Logger // default: nothing is logged
 }
@@ -93,6 +95,7 @@ func (c *Config) setDefaults() {
 	orDefault(&c.MaxMessage, 64<<20)
 	orDefault(&c.MaxMessageBeforeLogin, 64<<10)
 	orDefault(&c.MaxPending, 4096)
+	orDefault(&c.MaxPendingPerAddress, max(1, c.MaxPending/4))
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -128,8 +131,9 @@ var failures = [...]Failure{
 
 // Stats counts what a Listener did since it was made.
 type Stats struct {
-	Accepted        uint64             // connections taken from the kernel, OverPending included
+	Accepted        uint64             // connections taken from the kernel, OverPending and OverAddress included
 	OverPending     uint64             // closed at accept: MaxPending were there
+	OverAddress     uint64             // closed at accept: MaxPendingPerAddress of the address were there
 	HandshakeFailed map[Failure]uint64 // ended in TLS or in the HTTP upgrade; every reason is there
 	AcceptFailed    uint64             // errors of accept itself, no file descriptors left above all
 	Open            int                // connections now

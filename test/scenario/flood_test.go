@@ -6,6 +6,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"cloudsignal/internal/broker"
 	"cloudsignal/internal/mqtt"
 )
 
@@ -14,7 +15,7 @@ import (
 func TestClientThatDoesNotRead(t *testing.T) {
 	const pings = 2 << 20 // each is answered by as many bytes as it has
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1, nil)
+		w := newWorld(t, 1, noPacketRate)
 		w.organization("acme", []string{"ann"}, nil)
 		var answers atomic.Int64
 		c := dial(w.broker, mqtt.V5, true, func(p mqtt.Packet) string {
@@ -58,7 +59,7 @@ func TestClientThatDoesNotRead(t *testing.T) {
 // for ever, and the will is published.
 func TestClientThatDoesNotReadAndLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1, nil)
+		w := newWorld(t, 1, noPacketRate)
 		w.organization("acme", []string{"ann"}, nil)
 		connect := func(id string, will bool) *client {
 			c := dial(w.broker, mqtt.V5, true, format)
@@ -105,3 +106,6 @@ func TestClientThatDoesNotReadAndLeaves(t *testing.T) {
 		w.close()
 	})
 }
+
+// noPacketRate lets a client send PINGREQ as fast as it can: the bound of what waits to be written is what is tested.
+func noPacketRate(cfg *broker.Config) { cfg.Limits.PacketRate = 0 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -25,9 +26,10 @@ import (
 
 // attacker is a connection that does wrong things by hand.
 type attacker struct {
-	conn *tls.Conn
+	conn net.Conn
 	r    *bufio.Reader
 	web  bool
+	rest []byte // of a WebSocket frame: whole packets
 }
 
 // target is the server under test and who may log in.
@@ -39,9 +41,9 @@ type target struct {
 	trust       *tls.Config
 }
 
-func newTarget(t *testing.T) *target {
+func newTarget(t *testing.T, args ...string) *target {
 	t.Helper()
-	p, r, err := startServer(t.TempDir(), os.Environ())
+	p, r, err := startServer(t.TempDir(), os.Environ(), args...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,20 +62,29 @@ func newTarget(t *testing.T) *target {
 	return s
 }
 
+func newAttacker(c net.Conn) *attacker {
+	c.SetDeadline(time.Now().Add(patience)) //nolint:errcheck // then what follows fails too
+	return &attacker{conn: c, r: bufio.NewReader(c)}
+}
+
 func (s *target) dial(listener string) (*attacker, error) {
-	c, err := tls.Dial("tcp", s.ready.Addresses[listener], s.trust)
+	var c net.Conn
+	var err error
+	if listener == "mqtt" {
+		c, err = net.Dial("tcp", s.ready.Addresses[listener])
+	} else {
+		c, err = tls.Dial("tcp", s.ready.Addresses[listener], s.trust)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-		return nil, err
-	}
-	a := &attacker{conn: c, r: bufio.NewReader(c), web: listener == "wss"}
-	if a.web {
+	a := newAttacker(c)
+	if a.web = listener == "wss"; a.web {
+		// An offer of compression is declined: frames that are compressed are an error, and there is nothing to inflate.
 		_, _ = fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
-			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n")
+			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n")
 		r, err := http.ReadResponse(a.r, nil)
-		if err != nil || r.StatusCode != http.StatusSwitchingProtocols {
+		if err != nil || r.StatusCode != http.StatusSwitchingProtocols || r.Header.Get("Sec-WebSocket-Extensions") != "" {
 			return nil, fmt.Errorf("upgrade: %v %w", r, err)
 		}
 	}
@@ -118,6 +129,9 @@ func (s *target) login(a *attacker, v mqtt.Version) error {
 
 // packet reads the next packet; on WebSocket the next frame, whose close code is an error.
 func (a *attacker) packet(v mqtt.Version) (mqtt.Packet, error) {
+	if len(a.rest) > 0 {
+		return a.next(v)
+	}
 	if a.web {
 		h := make([]byte, 2)
 		if _, err := io.ReadFull(a.r, h); err != nil {
@@ -138,7 +152,8 @@ func (a *attacker) packet(v mqtt.Version) (mqtt.Packet, error) {
 		if h[0]&15 == 8 {
 			return nil, closeCode(binary.BigEndian.Uint16(b))
 		}
-		return decode(v, b)
+		a.rest = b
+		return a.next(v)
 	}
 	head, err := a.r.Peek(2)
 	if err != nil {
@@ -157,6 +172,17 @@ func (a *attacker) packet(v mqtt.Version) (mqtt.Packet, error) {
 	if _, err := io.ReadFull(a.r, b); err != nil {
 		return nil, err
 	}
+	return decode(v, b)
+}
+
+// next takes a packet from a frame.
+func (a *attacker) next(v mqtt.Version) (mqtt.Packet, error) {
+	h, n, err := mqtt.ReadHeader(a.rest)
+	if err != nil || n+h.Length > len(a.rest) {
+		return nil, fmt.Errorf("a packet that is not whole: %w", err)
+	}
+	b := a.rest[:n+h.Length]
+	a.rest = a.rest[n+h.Length:]
 	return decode(v, b)
 }
 
@@ -257,6 +283,7 @@ var abuses = []struct {
 	{name: "frame of 1 GB announced", listener: "wss", login: true, raw: true, bytes: frameHeader(2, 1<<30), want: "WebSocket close 1009"},
 	{name: "text frame", listener: "wss", login: true, raw: true, bytes: append(frameHeader(1, 2), "hi"...), want: "WebSocket close 1003"},
 	{name: "frame without a mask", listener: "wss", login: true, raw: true, bytes: []byte{0x82, 0x02, 0xc0, 0x00}, want: "WebSocket close 1002"},
+	{name: "compressed frame", listener: "wss", login: true, raw: true, bytes: append([]byte{0xc2, 0x82, 0, 0, 0, 0}, 0xc0, 0x00), want: "WebSocket close 1002"},
 	{name: "half a frame", listener: "wss", login: true, raw: true, bytes: append(frameHeader(2, 1<<20), publish(mqtt.Publish{Topic: []byte("a"), Payload: make([]byte, 1<<20-100)})[:1<<19]...), open: true},
 	{name: "malformed packet on WSS", listener: "wss", login: true, bytes: []byte{0x36, 0x02, 0x00, 0x00}, want: "DISCONNECT Malformed Packet"},
 }
@@ -346,24 +373,27 @@ func (s *target) abuse(t *testing.T, listener string, n int, f func(*attacker) e
 	all.Wait()
 }
 
+// dialClient connects as one of the users.
+func (s *target) dialClient(user int) *client.Client {
+	s.t.Helper()
+	u := s.credentials.Users[user]
+	c, err := client.Dial(context.Background(), client.Options{
+		Target: client.Target{URL: &url.URL{Scheme: "mqtts", Host: s.ready.Addresses["mqtts"]}, TLS: s.trust},
+		Connect: mqtt.Connect{
+			Version: mqtt.V5, CleanStart: true, HasUsername: true, Username: []byte(u.Username),
+			HasPassword: true, Password: []byte(u.Password),
+		},
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return c
+}
+
 // bystander publishes and receives messages until stop; what it returns waits for the end and says how many came.
 func (s *target) bystander(stop <-chan struct{}) func() (int, error) {
 	ctx := context.Background()
-	dial := func(user int) *client.Client {
-		u := s.credentials.Users[user]
-		c, err := client.Dial(ctx, client.Options{
-			Target: client.Target{URL: &url.URL{Scheme: "mqtts", Host: s.ready.Addresses["mqtts"]}, TLS: s.trust},
-			Connect: mqtt.Connect{
-				Version: mqtt.V5, CleanStart: true, HasUsername: true, Username: []byte(u.Username),
-				HasPassword: true, Password: []byte(u.Password),
-			},
-		})
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		return c
-	}
-	agent, dashboard := dial(0), dial(1)
+	agent, dashboard := s.dialClient(0), s.dialClient(1)
 	if _, err := dashboard.Subscribe(ctx, &mqtt.Subscribe{Subscriptions: []mqtt.Subscription{{Filter: []byte("agents/#"), QoS: 2}}}); err != nil {
 		s.t.Fatal(err)
 	}

@@ -6,3 +6,7 @@ package script
 // 50 connections at once, each of which may make it buffer 64 KiB before log-in and 1 MiB after it. The race
 // detector takes several times as much.
 const memoryCap = 1 << 30
+
+// floodCap is the most resident memory, in bytes, of the server under any attack of TestFloods: the 512 MiB that an organization's
+// subscriptions may take, once more as garbage, and the rest; and what the race detector takes.
+const floodCap = 8 << 30

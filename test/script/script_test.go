@@ -1,5 +1,6 @@
 // Package script runs the built program as a user does: scripts with real clients against the real server, one script for
-// each thing it can do. They need mosquitto_pub and mosquitto_sub, openssl, node (with test/e2e installed) and chromium.
+// each thing it can do. They need mosquitto_pub, _sub and _rr, openssl, node (with test/e2e installed), chromium, gcc and Eclipse
+// Paho for Python and C.
 package script
 
 import (
@@ -41,11 +42,20 @@ func run(m *testing.M) int {
 	if repository, err = filepath.Abs("../.."); err != nil {
 		panic(err)
 	}
-	for _, build := range [][]string{{program, "cloudsignal/cmd/cloudsignal"}, {filepath.Join(dir, "web-example"), "cloudsignal/examples/web"}} {
-		cmd := exec.Command("go", "build", "-o", build[0], build[1])
-		cmd.Dir = repository
+	interop := filepath.Join(repository, "test", "interop") // a module of its own
+	for _, build := range []struct {
+		dir     string
+		command []string
+	}{
+		{repository, []string{"go", "build", "-o", program, "cloudsignal/cmd/cloudsignal"}},
+		{repository, []string{"go", "build", "-o", filepath.Join(dir, "web-example"), "cloudsignal/examples/web"}},
+		{interop, []string{"go", "build", "-o", filepath.Join(dir, "paho-go"), "./paho"}},
+		{interop, []string{"gcc", "-O1", "-o", filepath.Join(dir, "paho-c"), "c/client.c", "-lpaho-mqtt3cs"}},
+	} {
+		cmd := exec.Command(build.command[0], build.command[1:]...)
+		cmd.Dir = build.dir
 		if out, err := cmd.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "building %s: %v\n%s", build[1], err, out)
+			fmt.Fprintf(os.Stderr, "%s: %v\n%s", strings.Join(build.command, " "), err, out)
 			return 1
 		}
 	}
@@ -71,6 +81,7 @@ func TestScripts(t *testing.T) {
 				e.Setenv("CHROMIUM", chromium)
 			}
 			e.Setenv("E2E", filepath.Join(repository, "test", "e2e"))
+			e.Setenv("INTEROP", filepath.Join(repository, "test", "interop"))
 			e.Values[key{}] = make(map[string]*process)
 			return nil
 		},
