@@ -104,7 +104,7 @@ func (m *model) matched(p *peer, k *mqtt.Publish, x *message) {
 		}
 	}
 	if k.Dup {
-		if k.QoS == 2 && p.gen.completed[key] > 0 && x.most == 1 {
+		if k.QoS == 2 && p.gen.completed[key] > 0 && x.most == 1 && !x.retained && w.shares == 0 {
 			m.fail(p, "%v came again at QoS 2 behind its PUBREL", x)
 		}
 		return

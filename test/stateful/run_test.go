@@ -436,19 +436,19 @@ func (r *run) retained(i int, o *tenant) string {
 
 // clean ends what the clients have left, and says what does not go away.
 func (r *run) clean(tenants []*tenant) string {
-	if !await(r.w.patience, func() bool { return r.w.gauges()["cloudsignal_connections"] == 0 }) {
+	if !awaitEvery(slowly/10, r.w.patience, func() bool { return r.w.gauges()["cloudsignal_connections"] == 0 }) {
 		return fmt.Sprintf("%v connections are left, and no client", r.w.gauges()["cloudsignal_connections"])
 	}
 	for i, o := range tenants {
 		var left []kept
-		if !await(r.w.patience, func() bool { left = r.endSessions(o); return len(left) == 0 }) {
+		if !awaitEvery(slowly, r.w.patience, func() bool { left = r.endSessions(o); return len(left) == 0 }) {
 			return fmt.Sprintf("o%d: sessions are left, which were ended: %v", i, left)
 		}
 		for _, k := range r.w.list(o, "retained") { // behind the sessions: their wills may be retained
 			r.w.unretain(o, k.Topic)
 		}
 	}
-	if !await(r.w.patience, func() bool { return r.w.gauges()["cloudsignal_subscriptions"] == 0 }) {
+	if !awaitEvery(slowly/10, r.w.patience, func() bool { return r.w.gauges()["cloudsignal_subscriptions"] == 0 }) {
 		return fmt.Sprintf("%v subscriptions are left, and no session", r.w.gauges()["cloudsignal_subscriptions"])
 	}
 	if lines := r.w.journal.lines(); lines != "" {

@@ -24,13 +24,16 @@ import (
 const (
 	patience = 10 * time.Second // how long the server may take for anything that a run waits for
 	often    = time.Millisecond
-	users    = 2 // of each organization
-	maxOrgs  = 4 // the last one is the bystanders' own
+	slowly   = 100 * time.Millisecond // what asks the API
+	users    = 2                      // of each organization
+	maxOrgs  = 4                      // the last one is the bystanders' own
 )
 
 // await asks again and again until ok, for as long as limit.
-func await(limit time.Duration, ok func() bool) bool {
-	ticker, end := time.NewTicker(often), time.NewTimer(limit)
+func await(limit time.Duration, ok func() bool) bool { return awaitEvery(often, limit, ok) }
+
+func awaitEvery(every, limit time.Duration, ok func() bool) bool {
+	ticker, end := time.NewTicker(every), time.NewTimer(limit)
 	defer ticker.Stop()
 	defer end.Stop()
 	for !ok() {
@@ -156,6 +159,23 @@ func (w *world) call(method, path, organization string, body, answer any) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	var b []byte
+	var status int
+	if !awaitEvery(slowly, patience, func() bool { // there is a rate that we may have reached
+		b, status = w.request(method, path, organization, text)
+		return status != http.StatusTooManyRequests
+	}) || status >= 300 {
+		w.t.Fatalf("%s %s: %d: %s", method, path, status, b)
+	}
+	if answer != nil {
+		if err := json.Unmarshal(b, answer); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+func (w *world) request(method, path, organization string, text []byte) (body []byte, status int) {
+	w.t.Helper()
 	r, err := http.NewRequest(method, w.api+path, bytes.NewReader(text))
 	if err != nil {
 		w.t.Fatal(err)
@@ -170,15 +190,10 @@ func (w *world) call(method, path, organization string, body, answer any) {
 		w.t.Fatal(err)
 	}
 	defer response.Body.Close()
-	b, err := io.ReadAll(response.Body)
-	if err != nil || response.StatusCode >= 300 {
-		w.t.Fatalf("%s %s: %s %v: %s", method, path, response.Status, err, b)
+	if body, err = io.ReadAll(response.Body); err != nil {
+		w.t.Fatal(err)
 	}
-	if answer != nil {
-		if err := json.Unmarshal(b, answer); err != nil {
-			w.t.Fatal(err)
-		}
-	}
+	return body, response.StatusCode
 }
 
 // kept is one retained message, or one session, as the API lists it.

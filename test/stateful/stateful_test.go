@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -74,11 +75,18 @@ func TestStateful(t *testing.T) {
 	summary(t, w)
 }
 
+// explained are the reasons for which messages may be dropped here: the others are bounds that no plan comes near.
+var explained = []string{"refused", "topic_invalid", "no_member", "expired", "too_large"}
+
 // summary says what the runs came across.
 func summary(t *testing.T, w *world) {
 	all := w.gauges()
 	var names []string
 	for name, n := range all {
+		reason, drop := strings.CutPrefix(name, `cloudsignal_messages_dropped_total{reason="`)
+		if n > 0 && drop && !slices.Contains(explained, strings.TrimSuffix(reason, `"}`)) {
+			t.Errorf("%s is %v: nothing explains it", name, n)
+		}
 		if n > 0 {
 			names = append(names, fmt.Sprintf("%s %v", name, n))
 		}
