@@ -231,9 +231,8 @@ func (r *run) send(l *link, o *operation, packet mqtt.Packet) {
 	if k, ok := packet.(*mqtt.Publish); ok && v != mqtt.V5 && len(k.Topic) == 0 {
 		k.Topic = []byte("t")
 	}
-	if k, ok := packet.(*mqtt.Auth); ok && v != mqtt.V5 {
+	if _, ok := packet.(*mqtt.Auth); ok && v != mqtt.V5 {
 		packet = &mqtt.Ping{Type: mqtt.PINGREQ}
-		_ = k
 	}
 	if k, ok := packet.(*mqtt.Publish); ok && k.QoS == 0 {
 		k.Dup = false
