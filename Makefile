@@ -13,6 +13,7 @@ BENCHTIME ?= 100ms
 MUTANTS   ?= .
 KILLS     ?= 5
 SEED      ?=
+DURATION  ?= 1m
 
 TOOL     := go tool -modfile=tools/go.mod
 # Without those that are removed and not committed yet.
@@ -20,7 +21,7 @@ GO_FILES := for f in $$(git ls-files --cached --others --exclude-standard '*.go'
 WEB_DEPS := web/node_modules/.package-lock.json
 E2E_DEPS := test/e2e/node_modules/.package-lock.json
 
-.PHONY: help run build check format test race fuzz crash conformance mutants bench e2e-deps clean need-go need-web need-test need-race need-crash
+.PHONY: help run build check format test race fuzz stateful crash conformance mutants bench e2e-deps clean need-go need-web need-test need-race need-crash
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -66,6 +67,9 @@ race: need-race need-test $(E2E_DEPS) ## the same with the race detector
 
 fuzz: need-go ## every fuzz target for FUZZTIME=10s each; FUZZ=pattern for some
 	@tools/fuzz '$(FUZZTIME)' '$(FUZZ)'
+
+stateful: need-race ## random packets, right and wrong, of many clients against a model, for DURATION=1m; SEED=n repeats a plan
+	@FUZZ_DURATION='$(DURATION)' FUZZ_SEED='$(SEED)' go test -race -count=1 -v -timeout 0 -run 'TestStateful$$' ./test/stateful
 
 crash: need-crash ## kill the server KILLS=5 times at each QoS while clients work on it, and trace its syncs; SEED=n repeats a run
 	@CRASH_KILLS='$(KILLS)' CRASH_SEED='$(SEED)' go test -count=1 -v -timeout 30m ./test/crash

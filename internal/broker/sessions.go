@@ -53,20 +53,27 @@ func (c *conn) lists(q *SessionQuery) bool {
 	return g != nil && c.identity.Load() != nil && !c.isEnded() && (q.User == "" || g.User == q.User) && (q.Connected == nil || *q.Connected)
 }
 
-// Session is one session with its subscriptions, if it is there.
+// Session is one session with its subscriptions, if it is there. Of a connection that ends it waits until what that leaves is on
+// disk: until then it cannot be told.
 func (b *Broker) Session(number uint64, clientID string) (SessionInfo, bool, error) {
 	o := b.home(number)
 	if o == nil {
 		return SessionInfo{}, false, nil
 	}
-	o.mu.Lock()
-	var c *conn
-	if k := o.clients[clientID]; k != nil {
-		c = k.conn
+	for {
+		o.mu.Lock()
+		k := o.clients[clientID]
+		o.mu.Unlock()
+		var c *conn
+		if k != nil {
+			c = k.conn
+		}
+		info, ok, err := o.session(clientID, c, true)
+		if ok || err != nil || c == nil || !c.isEnded() {
+			return info, ok, fault.Wrap(fault.Unavailable, err, "the session could not be read")
+		}
+		<-k.left
 	}
-	o.mu.Unlock()
-	info, ok, err := o.session(clientID, c, true)
-	return info, ok, fault.Wrap(fault.Unavailable, err, "the session could not be read")
 }
 
 // session is the session of a client identifier: that of a connection, or the stored one if there is none.
@@ -188,6 +195,7 @@ func (b *Broker) Disconnect(ctx context.Context, number uint64, clientID string,
 	if o == nil {
 		return false, nil
 	}
+	met := false
 	for {
 		o.mu.Lock()
 		k := o.clients[clientID]
@@ -197,7 +205,11 @@ func (b *Broker) Disconnect(ctx context.Context, number uint64, clientID string,
 		}
 		if k.conn != nil && k.conn.grant.Load() != nil && !k.conn.isEnded() {
 			o.endFor(k.conn, administrative(forget))
-			return true, wait(ctx, k.left)
+			if err := wait(ctx, k.left); err != nil || !forget || k.conn.forgets() {
+				return true, err
+			}
+			met = true // it ended by itself first: its session may be stored now
+			continue
 		}
 		if err := wait(ctx, k.left); err != nil { // it is on its way out, or in the janitor's hands
 			return false, err
@@ -221,12 +233,19 @@ func (b *Broker) Disconnect(ctx context.Context, number uint64, clientID string,
 	})
 	r.flush()
 	if !began {
-		return false, nil
+		return met, nil
 	}
 	if waited := wait(ctx, done); waited != nil {
 		return false, waited
 	}
 	return found, fault.Wrap(fault.Unavailable, err, "the session could not be removed")
+}
+
+// forgets reports whether a connection that has ended takes its session with it.
+func (c *conn) forgets() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.forget
 }
 
 func administrative(forget bool) ending {
