@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"cloudsignal/internal/control"
-
 )
 
 // replayed says that an answer is another one again.
