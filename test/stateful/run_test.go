@@ -139,7 +139,7 @@ func (r *run) operate(o *operation) {
 	}
 	switch o.verb {
 	case doDrop:
-		l.close()
+		r.close(l, o)
 		r.links[o.slot] = nil
 		return
 	case doAck:
@@ -152,6 +152,18 @@ func (r *run) operate(o *operation) {
 	if o.wait {
 		r.note(r.settle(l))
 	}
+}
+
+// close closes a socket. Mostly CONNACK has come: who leaves before leaves open when the server takes the CONNECT, and with it
+// what becomes of others with the client identifier.
+func (r *run) close(l *link, o *operation) {
+	r.m.mu.Lock()
+	early := l.peer.connected && !l.peer.accepted
+	r.m.mu.Unlock()
+	if early && o.b%8 > 0 {
+		r.note(r.settle(l))
+	}
+	l.close()
 }
 
 // tick is a message among the bystanders.
@@ -183,7 +195,7 @@ func (r *run) mark(packet mqtt.Packet) mqtt.Packet {
 // connect opens a connection for the slot; the one it had is closed.
 func (r *run) connect(o *operation) *link {
 	if old := r.links[o.slot]; old != nil {
-		old.close()
+		r.close(old, o)
 	}
 	org := o.slot / slotsPerOrg
 	r.started++

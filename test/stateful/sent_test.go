@@ -186,7 +186,11 @@ func (m *model) claim(p *peer) {
 	s := p.org.session(p.clientID)
 	race := false
 	for _, q := range m.peers {
-		if q == p || q.org != p.org || q.clientID != p.clientID || q.gone || q.refusals != nil || !q.connected {
+		if q == p || q.org != p.org || q.clientID != p.clientID || q.refusals != nil || !q.connected {
+			continue
+		}
+		stray := q.dropped && !q.accepted // we have left, and the server may take its CONNECT at any time from now on
+		if q.gone && !stray {
 			continue
 		}
 		if !q.accepted {
