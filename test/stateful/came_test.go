@@ -86,6 +86,14 @@ func (m *model) connack(p *peer, k *mqtt.Connack) {
 		return
 	}
 	s := p.org.session(p.clientID)
+	switch { // of connections that raced for the identifier nobody knows which came last, and so whose session it is
+	case p.lenient:
+		s.unsure = true
+	case !k.SessionPresent:
+		s.unsure = false
+	case s.unsure:
+		p.lenient = true
+	}
 	switch {
 	case p.lenient:
 	case k.SessionPresent && !p.resumed:

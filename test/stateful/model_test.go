@@ -86,6 +86,7 @@ type session struct {
 	may      map[string]bool // users for whom there may be a session
 	must     string          // the user for whom there must be one
 	gen      *generation
+	unsure   bool            // gen may not be what the server has
 	received map[uint16]bool // inbound QoS 2 identifiers that were ever used
 }
 
